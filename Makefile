@@ -1,0 +1,43 @@
+# Everything a person runs by hand. Needs nothing but Python >= 3.11, make and git.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint types unit slow browser clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.installed ## make .venv with every version pinned in constraints.txt
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "espalier needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "$$(grep ^torch== constraints.txt)" setuptools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[ray,reports,dev]'
+	touch $@
+
+quickstart: setup ## run the first study: all methods on real digits, report in runs/quickstart/report
+	$(BIN)/espalier run quickstart --launcher ray --workers 2
+
+test: lint types unit slow browser ## everything CI runs
+
+lint: setup
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+
+types: setup
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/pytest -q -m "not slow and not browser and not gpu and not slurm"
+
+slow: setup
+	$(BIN)/pytest -q -m "slow and not browser and not gpu and not slurm"
+
+browser: setup ## open the page in headless Chromium
+	tests/browser/install-chromium
+	$(BIN)/pytest -q -m "browser and not gpu"
+
+clean: ## remove the environment and all caches; runs/ stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,21 @@
+"""Data sets: one file in this folder each, one HDF5 file each; nothing here imports another room."""
+
+from data._dataset import Dataset, Split, dataset_sha256, read_dataset, write_dataset
+from data._registry import DatasetDescription, UnknownDataset, available, dataset_path, describe, ensure
+from data._stored import SPLIT_NAMES, StoredSplit
+
+__all__ = [
+    "SPLIT_NAMES",
+    "Dataset",
+    "DatasetDescription",
+    "Split",
+    "StoredSplit",
+    "UnknownDataset",
+    "available",
+    "dataset_path",
+    "dataset_sha256",
+    "describe",
+    "ensure",
+    "read_dataset",
+    "write_dataset",
+]

@@ -1,0 +1,135 @@
+"""Data sets as networks see them, and the HDF5 files they come from (layout: data/_stored.py)."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from data._stored import SPLIT_NAMES, Stored, StoredSplit, check, digest, normalise
+from data.hdf5 import open_guarded, read_array, read_attribute, refusal, write_array, write_sealed
+
+_REQUIRED = ("classes", "source", "licence")  # of files that espalier writes; users may leave them out
+_OPTIONAL = ("mean", "std")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split in memory: inputs (n, ...) float32, normalised and finite; targets (n,) int64 in [0, num_classes)."""
+
+    inputs: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set in memory. `splits` has "train", and "validation" and "test" where the file has them."""
+
+    name: str
+    num_classes: int
+    splits: dict[str, Split]
+    source: str
+    licence: str
+    sha256: str  # identity: of the numbers, not of the file
+    input_shape: tuple[int, ...]  # of one example
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read and check a whole data set, written by espalier or by a user.
+
+    A user's file needs train/inputs and train/targets only; what else it may hold and the defaults are in
+    data/_stored.py.
+
+    Args:
+        path: an HDF5 file; its stem becomes the name.
+
+    Raises:
+        FileRefused: the file or anything in it is not as it should be.
+
+    Cost: the file is read twice when it is sealed; memory for the stored arrays and for float32 inputs.
+    """
+    with open_guarded(path) as file:
+        stored = _read_stored(path, file)
+        stated = _stated_sha256(path, file)
+    sha256 = digest(stored)
+    if stated not in (None, sha256):
+        wrong = f"holds arrays with digest {sha256}"
+        raise refusal(path, wrong, f"its attribute sha256: {stated}", "Fetch it again, or delete the attribute.")
+    splits = {
+        name: Split(normalise(path, name, stored), split.targets.astype(np.int64))
+        for name, split in stored.splits.items()
+    }
+    shape = splits["train"].inputs.shape[1:]
+    return Dataset(path.stem, stored.num_classes, splits, stored.source, stored.licence, sha256, shape)
+
+
+def write_dataset(path: Path, splits: Mapping[str, StoredSplit], attributes: Mapping[str, Any]) -> None:
+    """Check a data set and write it as one sealed file, atomically; its sha256 is added.
+
+    Args:
+        path: final name; its folder must exist.
+        splits: at least "train"; as stored, so uint8 pixels are not normalised. A pair (inputs, targets) will do.
+        attributes: classes, source, licence; for uint8 inputs also mean and std. For float inputs mean and std are
+            a record of what has been done already.
+
+    Raises:
+        FileRefused: the content would be refused on reading, or an attribute is missing.
+        OSError: the file cannot be written.
+    """
+    stored = check(path, {name: StoredSplit(*split) for name, split in splits.items()}, attributes)
+    required = _REQUIRED + _OPTIONAL * (stored.splits["train"].inputs.dtype == np.uint8)
+    if missing := [key for key in required if key not in attributes]:
+        raise refusal(path, f"would have no attribute {missing[0]!r}", ", ".join(required))
+    for name in stored.splits:
+        normalise(path, name, stored)
+
+    def build(file: h5py.File) -> None:
+        for key in sorted(attributes):
+            file.attrs[key] = attributes[key]
+        file.attrs["sha256"] = digest(stored)
+        for name, split in stored.splits.items():
+            group = file.create_group(name)
+            write_array(group, "inputs", split.inputs)
+            write_array(group, "targets", split.targets)
+
+    write_sealed(path, build)
+
+
+def dataset_sha256(path: Path) -> str:
+    """Return the identity of a data set: its attribute sha256, else the digest of its arrays.
+
+    The attribute is believed here, because planning a study must not read gigabytes; `read_dataset` verifies it
+    before the numbers are used.
+
+    Raises:
+        FileRefused: not a data set.
+    """
+    with open_guarded(path, check_seal=False) as file:
+        stated = _stated_sha256(path, file)
+        return stated if stated is not None else digest(_read_stored(path, file))
+
+
+def _read_stored(path: Path, file: h5py.File) -> Stored:
+    splits = {}
+    for name, node in file.items():
+        # A group that looks like a split under another name ("val", "Train") is a slip, not something to skip.
+        if name in SPLIT_NAMES or (isinstance(node, h5py.Group) and {"inputs", "targets"} & set(node)):
+            if not isinstance(node, h5py.Group):
+                raise refusal(path, f"has a data set {name!r}", f"a group with {name}/inputs and {name}/targets")
+            splits[name] = StoredSplit(read_array(node, "inputs"), read_array(node, "targets"))
+    stated = {key: read_attribute(file, key) for key in _REQUIRED + _OPTIONAL}
+    return check(path, splits, {key: value for key, value in stated.items() if value is not None})
+
+
+def _stated_sha256(path: Path, file: h5py.File) -> str | None:
+    value = read_attribute(file, "sha256")
+    if value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
+        return value
+    raise refusal(path, f"has sha256 = {value}", "64 hexadecimal digits", "Delete the attribute, or write it again.")

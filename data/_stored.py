@@ -1,0 +1,173 @@
+"""What a data set's file may hold, checked before anything is computed from it.
+
+Layout: groups train, validation, test, each with `inputs` (n, ...) and `targets` (n,); root attributes classes, mean,
+std, source, licence, sha256. Inputs are floats, taken as they are, or uint8 pixels, scaled to [0, 1] and normalised
+with mean and std, which are one number or one per channel (axis 1 of inputs).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data.hdf5 import refusal
+
+SPLIT_NAMES = ("train", "validation", "test")  # also the canonical order of the digest
+_FLOAT_DTYPES = ("float16", "float32", "float64")
+_MAX_CLASSES = 1_000_000  # a guess that tells class numbers from row identifiers
+
+
+class StoredSplit(NamedTuple):
+    """One split as a file holds it: inputs (n, ...) of floats or uint8, targets (n,) of any integer dtype."""
+
+    inputs: npt.NDArray[Any]
+    targets: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A whole file that passed its checks; mean and std only matter for uint8 inputs."""
+
+    splits: dict[str, StoredSplit]
+    num_classes: int
+    mean: npt.NDArray[np.float64]
+    std: npt.NDArray[np.float64]
+    source: str
+    licence: str
+
+
+def check(path: Path, splits: Mapping[str, StoredSplit], attributes: Mapping[str, Any]) -> Stored:
+    """Check a file's content and complete it with defaults.
+
+    Missing attributes: classes is the largest training target + 1; mean is 0 and std is 1 (pixels in [0, 1]); source
+    and licence are "not stated".
+
+    Raises:
+        FileRefused: splits missing, empty, or of different lengths, shapes or dtypes; inputs of a dtype that has no
+            meaning here; targets that are not integers in [0, classes); attributes that do not fit.
+    """
+    if unknown := sorted(set(splits) - set(SPLIT_NAMES)):
+        raise refusal(path, f"has a split named {unknown[0]!r}", "train, validation, test", "Rename the group.")
+    if "train" not in splits:
+        raise refusal(path, "has no group 'train'", "train/inputs and train/targets", "Put all examples there.")
+    ordered = {name: splits[name] for name in SPLIT_NAMES if name in splits}
+    for name, split in ordered.items():
+        _check_inputs(path, name, split.inputs, like=ordered["train"].inputs)
+        _check_targets(path, name, split)
+    num_classes = _num_classes(path, attributes, ordered["train"].targets)
+    for name, split in ordered.items():
+        _check_classes(path, name, split.targets, num_classes)
+    return Stored(
+        splits=ordered,
+        num_classes=num_classes,
+        mean=_per_channel(path, attributes, "mean", 0.0, ordered["train"].inputs),
+        std=_per_channel(path, attributes, "std", 1.0, ordered["train"].inputs),
+        source=str(attributes.get("source", "not stated")),
+        licence=str(attributes.get("licence", "not stated")),
+    )
+
+
+def digest(stored: Stored) -> str:
+    """Return the SHA-256 of everything that reaches a network: same numbers, same digest, however they are stored.
+
+    Covered in this order: classes; mean and std when the inputs are uint8; per split the inputs in their stored
+    dtype, little-endian and C-ordered, and the targets as int64. Source and licence are not covered.
+    """
+    sha256 = hashlib.sha256(f"classes {stored.num_classes}\n".encode())
+    arrays = {}
+    if stored.splits["train"].inputs.dtype == np.uint8:
+        arrays = {"mean": stored.mean, "std": stored.std}
+    for name, split in stored.splits.items():
+        arrays[f"{name}/inputs"] = split.inputs
+        arrays[f"{name}/targets"] = split.targets.astype(np.int64)
+    for name, array in arrays.items():
+        canonical = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        sha256.update(f"{name} {canonical.dtype.str} {array.shape}\n".encode())
+        sha256.update(canonical.reshape(-1).view(np.uint8).data)
+    return sha256.hexdigest()
+
+
+def normalise(path: Path, split_name: str, stored: Stored) -> npt.NDArray[np.float32]:
+    """Return a split's inputs as a network receives them: float32, normalised, finite.
+
+    Raises:
+        FileRefused: an input is NaN or infinite, also after the conversion to float32.
+    """
+    inputs = stored.splits[split_name].inputs
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        normalised = inputs.astype(np.float32)
+    if inputs.dtype == np.uint8:
+        normalised /= np.float32(255)
+        normalised -= _along_channels(stored.mean, inputs.ndim)
+        normalised /= _along_channels(stored.std, inputs.ndim)
+    finite = np.isfinite(normalised)
+    if not finite.all():
+        first = tuple(int(index) for index in np.unravel_index(int(np.argmin(finite)), finite.shape))
+        wrong = f"has {finite.size - np.count_nonzero(finite)} values in {split_name}/inputs that are not finite"
+        raise refusal(path, f"{wrong} in float32 (the first at {first})", "finite numbers", "Remove or impute them.")
+    return normalised
+
+
+def _check_inputs(path: Path, name: str, inputs: npt.NDArray[Any], like: npt.NDArray[Any]) -> None:
+    where = f"has {name}/inputs of"
+    if inputs.dtype != np.uint8 and inputs.dtype.name not in _FLOAT_DTYPES:
+        rule = "float16, float32 or float64 (taken as they are) or uint8 (pixels)"
+        raise refusal(path, f"{where} dtype {inputs.dtype}", rule, "Convert them.")
+    if inputs.ndim < 2 or inputs.size == 0:
+        raise refusal(
+            path, f"{where} shape {inputs.shape}", "(examples, ...) with at least one example and one feature"
+        )
+    if inputs.shape[1:] != like.shape[1:] or inputs.dtype != like.dtype:
+        wrong = f"{where} dtype {inputs.dtype} and example shape {inputs.shape[1:]}"
+        raise refusal(path, wrong, f"as in train: {like.dtype} and {like.shape[1:]}")
+
+
+def _check_targets(path: Path, name: str, split: StoredSplit) -> None:
+    targets = split.targets
+    where = f"has {name}/targets of"
+    if targets.dtype.kind not in "iu":
+        raise refusal(path, f"{where} dtype {targets.dtype}", "integer class numbers", "Convert them to int64.")
+    if targets.ndim != 1:
+        raise refusal(path, f"{where} shape {targets.shape}", "one class number per example, shape (examples,)")
+    if len(targets) != len(split.inputs):
+        raise refusal(path, f"{where} length {len(targets)}", f"as many as {name}/inputs: {len(split.inputs)}")
+    if targets.min() < 0:
+        raise refusal(path, f"has a negative class number in {name}/targets: {targets.min()}", "0 to classes - 1")
+
+
+def _num_classes(path: Path, attributes: Mapping[str, Any], train_targets: npt.NDArray[Any]) -> int:
+    value = np.asarray(attributes.get("classes", int(train_targets.max()) + 1))
+    if value.shape != () or value.dtype.kind not in "iu" or not 2 <= int(value) <= _MAX_CLASSES:
+        stated = "classes" if "classes" in attributes else "largest training target + 1"
+        rule = f"one integer from 2 to {_MAX_CLASSES}"
+        raise refusal(path, f"has {stated} = {value}", rule, "Set the root attribute 'classes'.")
+    return int(value)
+
+
+def _check_classes(path: Path, name: str, targets: npt.NDArray[Any], num_classes: int) -> None:
+    if targets.max() >= num_classes:
+        wrong = f"has class number {targets.max()} in {name}/targets"
+        repair = "Set the root attribute 'classes' when train lacks a class."
+        raise refusal(path, wrong, f"0 to {num_classes - 1} for {num_classes} classes", repair)
+
+
+def _per_channel(
+    path: Path, attributes: Mapping[str, Any], key: str, default: float, inputs: npt.NDArray[Any]
+) -> npt.NDArray[np.float64]:
+    value = np.asarray(attributes.get(key, default))
+    num_channels = inputs.shape[1]
+    if value.dtype.kind not in "iuf" or value.shape not in ((), (1,), (num_channels,)):
+        rule = f"one number, or one for each of the {num_channels} channels (axis 1)"
+        raise refusal(path, f"has {key} of dtype {value.dtype}, shape {value.shape}", rule)
+    numbers = value.astype(np.float64)
+    if not np.isfinite(numbers).all() or (key == "std" and (numbers <= 0).any()):
+        raise refusal(path, f"has {key} = {numbers.tolist()}", "finite numbers" + ", above 0" * (key == "std"))
+    return numbers
+
+
+def _along_channels(numbers: npt.NDArray[np.float64], ndim: int) -> npt.NDArray[np.float32]:
+    return numbers.astype(np.float32).reshape(-1, *(1,) * (ndim - 2))

@@ -1,0 +1,37 @@
+"""How every HDF5 file of espalier is written and read: sealed, committed in one step, guarded against strangers."""
+
+from data.hdf5.commit import commit_bytes, sweep
+from data.hdf5.content import (
+    read_array,
+    read_attribute,
+    read_text,
+    read_texts,
+    write_array,
+    write_text,
+    write_texts,
+)
+from data.hdf5.guard import refuse_hostile
+from data.hdf5.refusal import FileRefused, printable, refusal
+from data.hdf5.seal import USER_BLOCK_BYTES, open_guarded, open_sealed, sealed_image, verify_seal, write_sealed
+
+__all__ = [
+    "USER_BLOCK_BYTES",
+    "FileRefused",
+    "commit_bytes",
+    "open_guarded",
+    "open_sealed",
+    "printable",
+    "read_array",
+    "read_attribute",
+    "read_text",
+    "read_texts",
+    "refusal",
+    "refuse_hostile",
+    "sealed_image",
+    "sweep",
+    "verify_seal",
+    "write_array",
+    "write_sealed",
+    "write_text",
+    "write_texts",
+]

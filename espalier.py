@@ -1,0 +1,403 @@
+"""The command line: the one file that knows every room. Each command reads its input, calls a room, and prints."""
+
+import errno
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from suite.cells._network import UserNetwork
+    from suite.curvature.slq import ProbeMap
+    from suite.measure import Effort
+
+DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+
+app = typer.Typer(
+    name="espalier",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="How sparse can a network get, which pruning method gets there, and at what cost?",
+)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what there is and where it lies.")
+app.add_typer(data_app, name="data")
+
+Study = Annotated[str, typer.Argument(help="A built-in study (see `espalier studies`) or the path of a TOML file.")]
+Folder = Annotated[Path, typer.Argument(help="A study's folder, as made by `espalier run`.")]
+Out = Annotated[Path | None, typer.Option(help="The study's folder; by default runs/NAME.")]
+Launcher = Annotated[str, typer.Option(help="Where cells run: inline or ray.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Cells (or probes) at a time; by default one per processor.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a dotted key of the study or its tasks.")
+]
+Model = Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="A function that returns a torch.nn.Module.")]
+Weights = Annotated[Path, typer.Option(help="A state dict: torch.save(model.state_dict(), FILE).")]
+Data = Annotated[Path, typer.Option(help="HDF5 with train/inputs and train/targets.")]
+Probes = Annotated[int, typer.Option(min=1, help="Random probes of the spectrum.")]
+Steps = Annotated[int, typer.Option(min=1, help="Lanczos steps per probe.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the probes.")]
+Dtype = Annotated[str, typer.Option(help="float32 or float64.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
+
+
+@app.command(epilog="Example: espalier run quickstart --launcher ray --workers 2 --set training.epochs=20")
+def run(
+    study: Study,
+    out: Out = None,
+    launcher: Launcher = "inline",
+    workers: Workers = None,
+    override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
+) -> None:
+    """Run whatever is missing of a study, collect it, and write its report."""
+    from launchers._events import launcher as find_launcher
+    from launchers._live import Display
+    from suite.plan import make_plan
+    from suite.store import Store
+    from suite.study import read_study
+
+    chosen = find_launcher(launcher)
+    plan = make_plan(*read_study(study, override))
+    folder = (out or Path("runs") / plan.study.name).absolute()
+    store = Store(folder)
+    store.prepare()
+    plan.freeze(folder)
+    console = Console()
+    console.print(f"study {plan.study.name}: {len(plan.cells)} cells in {folder}", highlight=False, soft_wrap=True)
+    with Display(plan, console) as display:
+        outcomes = chosen.run(plan, folder, workers=workers or _num_processors(), report=display.report)
+    console.print(display.summary(), highlight=False)
+    for failure in display.failures:
+        _complain(failure)
+    _collect_and_report(folder, console)
+    if any(outcome.status in ("failed", "upstream_failed") for outcome in outcomes):
+        _complain(f"some cells failed; mend the cause and run the same command again: {_command()}")
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command(epilog="Example: espalier status runs/quickstart --json")
+def status(
+    folder: Folder,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every cell with its state.")] = False,
+) -> None:
+    """Show how a study stands: cells done, failed and missing, from its folder alone."""
+    from suite.progress import counts, read_plan, standings
+    from suite.store import Store
+
+    found = standings(read_plan(folder), Store(folder))
+    if as_json:
+        print(json.dumps({"counts": counts(found), "cells": [vars(standing) for standing in found]}, indent=1))
+        return
+    table = Table("cells", "done", "failed", "missing")
+    for kind, states in counts(found).items():
+        table.add_row(kind, *(str(states.get(state, 0)) for state in ("done", "failed", "missing")))
+    Console().print(table)
+    for standing in found:
+        if standing.state == "failed":
+            print(f"{standing.name} ({standing.title}): {standing.message}")
+
+
+@app.command(epilog="Example: espalier collect runs/quickstart")
+def collect(folder: Folder) -> None:
+    """Copy every committed cell of a study into results.h5."""
+    from suite.progress import read_plan
+    from suite.results import collect as collect_cells
+    from suite.store import Store
+
+    collected = collect_cells(read_plan(folder), Store(folder), _command())
+    print(f"{collected.num_committed} of {collected.num_planned} cells in {collected.path}")
+
+
+@app.command(epilog="Example: espalier report runs/quickstart")
+def report(folder: Folder) -> None:
+    """Write tables, figures and the page from a study's results.h5, and print the main table."""
+    _write_report(folder, Console())
+
+
+@app.command(
+    epilog="Example: espalier spectrum --model mynet:build --weights net.pt --data mine.h5 --json spectrum.json"
+)
+def spectrum(
+    model: Model,
+    weights: Weights,
+    data: Data,
+    probes: Probes = 4,
+    steps: Steps = 64,
+    workers: Workers = 1,
+    seed: Seed = 0,
+    dtype: Dtype = "float32",
+    json_file: Json = None,
+) -> None:
+    """Measure the Hessian spectrum of your own network by stochastic Lanczos quadrature."""
+    from suite.measure import measure_spectrum, spectrum_as_json
+
+    source, effort = _source(model, weights, data, dtype), _effort(probes, steps, seed)
+    _check_writable(json_file)
+    with _probe_map(workers or 1) as probe_map, _progress() as progress:
+        _, results, measure = measure_spectrum(source, effort, probe_map, progress)
+    values = spectrum_as_json(results, measure)
+    _show({name: value for name, value in values.items() if name != "probes"})
+    _write_json(json_file, values)
+
+
+@app.command(epilog="Example: espalier limit --model mynet:build --weights net.pt --data mine.h5 --json limit.json")
+def limit(
+    model: Model,
+    weights: Weights,
+    data: Data,
+    loss_tolerance: Annotated[
+        float | None, typer.Option(help="Nats the mean loss may rise; by default the spread of batch losses.")
+    ] = None,
+    curvature: Annotated[str, typer.Option(help="What negative eigenvalues count as: abs or positive.")] = "abs",
+    probes: Probes = 4,
+    steps: Steps = 64,
+    workers: Workers = 1,
+    seed: Seed = 0,
+    dtype: Dtype = "float32",
+    json_file: Json = None,
+) -> None:
+    """Predict how sparse your own network can get: gaussian_width and statistical_dimension limits."""
+    from suite.errors import UserError
+    from suite.measure import measure_limits
+
+    if loss_tolerance is not None and not 0 < loss_tolerance < float("inf"):
+        raise UserError(f"--loss-tolerance {loss_tolerance} is no tolerance. Expected: a positive number of nats.")
+    checked: Any = _one_of("--curvature", curvature, ("abs", "positive"))
+    source, effort = _source(model, weights, data, dtype), _effort(probes, steps, seed)
+    _check_writable(json_file)
+    with _probe_map(workers or 1) as probe_map, _progress() as progress:
+        values = measure_limits(
+            source,
+            effort,
+            loss_tolerance_nats=loss_tolerance,
+            curvature=checked,
+            probe_map=probe_map,
+            progress=progress,
+        )
+    _show(values)
+    _write_json(json_file, values)
+
+
+@data_app.command("list", epilog="Example: espalier data list")
+def data_list() -> None:
+    """List all data sets, whether they are prepared, and where they lie."""
+    from data import available, dataset_path, describe
+
+    table = Table("name", "what it is", "state", "file", box=None)
+    for name in available():
+        path = dataset_path(name)
+        state = "prepared" if path.exists() else "written on first use"
+        table.add_row(name, describe(name).description, state, str(path))
+    Console(soft_wrap=True).print(table)
+
+
+@app.command(epilog="Example: espalier doctor")
+def doctor() -> None:
+    """Check what this machine can do, what is missing, and how to mend it."""
+    from launchers._survey import survey
+
+    missing = False
+    for finding in survey():
+        missing |= finding.verdict == "missing"
+        repair = f" -> {finding.repair}" if finding.repair else ""
+        print(f"{finding.verdict:9}{finding.what:18}{finding.state}{repair}", flush=True)
+    if missing:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _lister(what: str, names: Callable[[], dict[str, str]]) -> Callable[[], None]:
+    def show() -> None:
+        for name, description in names().items():
+            print(f"{name:20}{description}".rstrip())
+
+    show.__doc__ = f"List all {what} that can be named, one line each."
+    return show
+
+
+def _described(package: str) -> dict[str, str]:
+    from suite.extensions import available, folder_of
+    from suite.strict import read_toml
+
+    files = {name: folder_of(package) / f"{name}.toml" for name in available(package, ".toml")}
+    return {name: read_toml(path).get("description", "") for name, path in files.items()}
+
+
+def _first_lines(package: str, what: str) -> dict[str, str]:
+    from suite.extensions import available, load
+
+    return {name: (load(package, name, what).__doc__ or "").splitlines()[0] for name in available(package)}
+
+
+for _name, _names in {
+    "studies": lambda: _described("suite.studies"),
+    "tasks": lambda: _described("suite.tasks"),
+    "methods": lambda: _first_lines("suite.pruning.methods", "method"),
+    "models": lambda: _first_lines("suite.models", "model"),
+}.items():
+    app.command(_name, epilog=f"Example: espalier {_name}")(_lister(_name, _names))
+
+
+def _collect_and_report(folder: Path, console: Console) -> None:
+    from suite.progress import read_plan
+    from suite.results import collect as collect_cells
+    from suite.store import Store
+
+    collect_cells(read_plan(folder), Store(folder), _command())
+    _write_report(folder, console)
+
+
+def _write_report(folder: Path, console: Console) -> None:
+    from suite.errors import UserError
+    from suite.results import FILE_NAME
+
+    try:
+        from reports._results import Results
+        from reports.terminal import terminal_table
+        from reports.write import write_report
+    except ImportError as error:
+        raise UserError(f"The report needs {error.name}. Install it: pip install -e '.[reports]'.") from None
+    if not (folder / FILE_NAME).exists():
+        raise UserError(f"{folder} holds no {FILE_NAME}. Run first: espalier collect {folder}")
+    with console.status("writing the report"):
+        page = write_report(folder / FILE_NAME, folder / "report", command=_command())
+    console.print(terminal_table(Results.read(folder / FILE_NAME)))
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def _source(model: str, weights: Path, data: Path, dtype: str) -> "UserNetwork":
+    import torch
+
+    from suite.cells._network import DTYPES, UserNetwork
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return UserNetwork(model, weights, data, device, _one_of("--dtype", dtype, DTYPES))
+
+
+def _effort(probes: int, steps: int, seed: int) -> "Effort":
+    from suite.measure import Effort
+
+    return Effort(probes, steps, seed)
+
+
+@contextmanager
+def _probe_map(workers: int) -> Iterator["ProbeMap"]:
+    """Yield the map that runs probes: here for one worker, Ray actors for more."""
+    import torch
+
+    from suite.curvature.slq import inline_map
+
+    if workers == 1:
+        yield inline_map
+        return
+    from launchers._ray_session import ray_session
+    from launchers.probes import RayProbeMap
+
+    gpus = torch.cuda.device_count()
+    with ray_session(workers, gpus):
+        yield RayProbeMap(gpus or workers, threads=1, gpus_per_actor=1 if gpus else 0)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float, str], None]]:
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=1.0)
+        yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
+
+
+def _one_of(option: str, value: str, known: Any) -> str:
+    from suite.errors import UserError, nearest
+
+    if value not in known:
+        raise UserError(f"{option} {value!r} is unknown.{nearest(value, known)} Expected: {' or '.join(known)}.")
+    return value
+
+
+def _check_writable(path: Path | None) -> None:
+    from suite.errors import UserError
+
+    if path and not (path.absolute().parent.is_dir() and os.access(path.absolute().parent, os.W_OK)):
+        raise UserError(f"{path} cannot be written. Give --json a file in a folder that exists and is yours.")
+
+
+def _show(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            parts = ", ".join(f"{part} {number:.4f}" for part, number in value.items() if number is not None)
+            print(f"{name}: {parts}")
+        else:
+            print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def _write_json(path: Path | None, values: dict[str, Any]) -> None:
+    from data.hdf5 import commit_bytes
+
+    if path:
+        text = json.dumps(values | {"command": _command()}, indent=1, allow_nan=False)
+        commit_bytes(path.absolute(), f"{text}\n".encode())
+
+
+def _num_processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _command() -> str:
+    return shlex.join(["espalier", *sys.argv[1:]])
+
+
+def _complain(message: str) -> None:
+    print(f"espalier: {' '.join(message.split())}", file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line; whatever the user can repair ends in one line and exit code 2."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _complain(f"interrupted; what is committed stays. Go on with the same command: {_command()}")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if not _is_bad_input(error):
+            raise
+        _complain(_one_line(error))
+        sys.exit(BAD_INPUT)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def _is_bad_input(error: Exception) -> bool:
+    from data import UnknownDataset
+    from data.hdf5 import FileRefused
+    from suite.errors import UserError
+
+    if isinstance(error, OSError):
+        return error.errno in STORAGE_ERRORS
+    known = (UserError, FileRefused, UnknownDataset)
+    return isinstance(error, known) or type(error).__name__ == "UnreadableResults"
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError):
+        repair = "Give a folder of your own with free space; what is committed stays."
+        return f"{error.filename or 'the disk'}: {error.strerror}. {repair}"
+    return str(error)
+
+
+if __name__ == "__main__":
+    main()

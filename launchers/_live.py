@@ -1,0 +1,97 @@
+"""What a person sees while cells run: one live table on a terminal, one plain line per cell elsewhere."""
+
+import time
+from collections import Counter
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from launchers._events import Advanced, Event, Finished, Started
+from suite.plan import Cell, Plan
+
+COLUMNS = ("done", "cached", "running", "failed", "waiting")
+
+
+class Display:
+    """Shows the events of one run. Use it as a context, and its `report` as the launcher's."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        """Show nothing yet."""
+        self.console = console
+        self.cells = {cell.id.key: cell for cell in plan.cells}
+        self.running: dict[str, tuple[Cell, str]] = {}
+        self.ended: dict[str, str] = {}  # key -> status
+        self.failures: list[str] = []
+        self.start_s = time.monotonic()
+        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "Display":
+        """Start the live table where there is a terminal."""
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the terminal as it was."""
+        self._live.stop()
+
+    def report(self, event: Event) -> None:
+        """Take one event of the launcher."""
+        if isinstance(event, Started):
+            self.running[event.cell.id.key] = (event.cell, "")
+        elif isinstance(event, Advanced):
+            self.running[event.cell.id.key] = (event.cell, f"{event.fraction:4.0%} {event.text}")
+        else:
+            self._finish(event)
+
+    def summary(self) -> str:
+        """Return one line about the whole run."""
+        counts = Counter(self.ended.values())
+        parts = [f"{counts[status]} {status.replace('_', ' ')}" for status in ("done", "cached") if counts[status]]
+        lost = counts["failed"] + counts["upstream_failed"]
+        parts += [f"{lost} failed"] if lost else []
+        return f"{len(self.cells)} cells: {', '.join(parts) or 'none'} in {_duration(time.monotonic() - self.start_s)}"
+
+    def _finish(self, event: Finished) -> None:
+        outcome = event.outcome
+        cell = self.cells[outcome.cell.key]
+        self.running.pop(outcome.cell.key, None)
+        self.ended[outcome.cell.key] = outcome.status
+        if outcome.status in ("failed", "upstream_failed"):
+            self.failures.append(f"{cell.id.name} ({cell.title}): {outcome.message}")
+        if not self.console.is_terminal and outcome.status != "cached":
+            tries = f", try {outcome.attempts}" if outcome.attempts > 1 else ""
+            text = f" {outcome.message}" if outcome.message else ""
+            head = f"[{len(self.ended)}/{len(self.cells)}] {outcome.status} {outcome.wall_s:.1f} s{tries}"
+            self.console.print(f"{head} {cell.title}{text}", markup=False, highlight=False, soft_wrap=True)
+
+    def _table(self) -> Table:
+        table = Table("cells", *COLUMNS, title=self._remaining(), title_justify="left")
+        kinds = dict.fromkeys(cell.id.kind for cell in self.cells.values())
+        for kind in kinds:
+            keys = [key for key, cell in self.cells.items() if cell.id.kind == kind]
+            counts = Counter(self.ended[key] for key in keys if key in self.ended)
+            running = sum(key in self.running for key in keys)
+            failed = counts["failed"] + counts["upstream_failed"]
+            waiting = len(keys) - running - counts.total()
+            table.add_row(kind, *map(str, (counts["done"], counts["cached"], running, failed, waiting)))
+        for cell, text in list(self.running.values())[:8]:
+            table.caption = f"{table.caption or ''}{cell.title} {text}\n"
+        return table
+
+    def _remaining(self) -> str:
+        done = sum(status == "done" for status in self.ended.values())
+        left = len(self.cells) - len(self.ended)
+        elapsed_s = time.monotonic() - self.start_s
+        guess = f", about {_duration(elapsed_s / done * left)} left" if done and left else ""
+        return f"{len(self.ended)} of {len(self.cells)} cells, {_duration(elapsed_s)}{guess}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

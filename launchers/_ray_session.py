@@ -1,0 +1,84 @@
+"""A private Ray on this machine: explicit resources, token, short folder of its own, always shut down."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from suite.errors import UserError
+
+OBJECT_STORE_BYTES = 100 * 2**20  # only configurations and tridiagonals travel
+MEMORY_BYTES_PER_CPU = 2 * 2**30  # bookkeeping only: Ray does not enforce it
+SOCKET_ROOT_LIMIT = 40  # AF_UNIX paths end at 107 bytes, and Ray appends about 65
+
+
+@contextmanager
+def ray_session(num_cpus: int, num_gpus: int) -> Iterator[Any]:
+    """Start Ray for this process alone, yield the ray module, and stop what was started whatever happens.
+
+    Args:
+        num_cpus: what Ray may hand out; never what it would detect, which is the whole node even inside a job.
+        num_gpus: likewise.
+
+    Raises:
+        UserError: ray is not installed.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="esp-", dir=_short_root()))  # mode 0700
+    before = dict(os.environ)
+    os.environ.update(_settings(folder))
+    os.environ.pop("RAY_ADDRESS", None)  # never join a cluster that this run did not start
+    ray = None
+    try:
+        ray = _import_ray()  # after the settings: Ray reads some of them on import
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _memory=MEMORY_BYTES_PER_CPU * num_cpus,
+            _temp_dir=str(folder),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            namespace=folder.name,
+        )
+        yield ray
+    finally:
+        if ray is not None:
+            ray.shutdown()
+        for name in _settings(folder):
+            os.environ.pop(name, None)
+        os.environ.update(before)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UserError("The launcher 'ray' needs the package ray. Install it: pip install -e '.[ray]'.") from None
+    return ray
+
+
+def _short_root() -> str | None:
+    """Return the folder for Ray's sockets: the system's temporary folder, or /tmp where that one is too long."""
+    return None if len(tempfile.gettempdir()) <= SOCKET_ROOT_LIMIT else "/tmp"  # noqa: S108
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    """Return Ray's environment; the token is written with mode 0600 the first time."""
+    token = folder / "token"
+    if not token.exists():
+        with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }

@@ -1,0 +1,96 @@
+"""ray: cells as tasks of a private Ray on this machine; the probes of a spectrum as actors of the same Ray."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from launchers._events import Finished, Report, Started
+from launchers._ray_session import ray_session
+from launchers._schedule import Schedule
+from launchers.probes import RayProbeMap
+from suite.attempt import Outcome, attempt
+from suite.extensions import load
+from suite.plan import Cell, Plan
+from suite.store import Store
+
+NAME = "ray"
+DESCRIPTION = "a private Ray on this machine: cells in parallel, probes of a spectrum as actors"
+MAX_ATTEMPTS = 3  # tries per cell when its worker dies; an error inside the cell is not tried again
+
+
+def run(plan: Plan, folder: Path, *, workers: int, report: Report) -> list[Outcome]:
+    """Run all cells of a plan that are not committed yet, up to `workers` at a time.
+
+    Args:
+        plan: what to run.
+        folder: the study's folder.
+        workers: cells at a time; each has as many CPU threads as its task says.
+        report: called with every event.
+
+    Returns:
+        One outcome per cell, in the plan's order. A cell whose worker was killed is tried MAX_ATTEMPTS times.
+    """
+    schedule = Schedule(plan, Store(folder))
+    for outcome in list(schedule.outcomes.values()):
+        report(Finished(outcome))
+    if not schedule.finished:
+        threads = max(cell.threads for cell in plan.cells)
+        with ray_session(workers * threads, torch.cuda.device_count()) as ray:
+            _Pool(ray, schedule, folder, workers, report).drain()
+    return [schedule.outcomes[cell.id.key] for cell in plan.cells]
+
+
+@dataclass
+class _Pool:
+    """Keeps at most `workers` cells running until the schedule is finished."""
+
+    ray: Any
+    schedule: Schedule
+    folder: Path
+    workers: int
+    report: Report
+    running: dict[Any, Cell] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+
+    def drain(self) -> None:
+        while not self.schedule.finished:
+            while len(self.running) < self.workers and (cell := self.schedule.next()) is not None:
+                self._start(cell)
+            (reference,), _ = self.ray.wait(list(self.running), num_returns=1)
+            self._end(reference, self.running.pop(reference))
+
+    def _start(self, cell: Cell) -> None:
+        self.attempts[cell.id.key] = self.attempts.get(cell.id.key, 0) + 1
+        gpus = 1 if torch.cuda.device_count() else 0
+        sharded = load("suite.cells", cell.id.kind, "kind of cell").SHARDED
+        probe_map = RayProbeMap(gpus * torch.cuda.device_count() or self.workers, cell.threads, gpus)
+        # A sharded cell only waits for its actors, which take the CPUs; if it held one, two could block each other.
+        task = self.ray.remote(max_retries=0)(_attempt).options(
+            num_cpus=0 if sharded else cell.threads, num_gpus=0 if sharded else gpus, name=cell.title
+        )
+        self.running[task.remote(cell, str(self.folder), probe_map if sharded else None)] = cell
+        self.report(Started(cell))
+
+    def _end(self, reference: Any, cell: Cell) -> None:
+        tries = self.attempts[cell.id.key]
+        try:
+            outcome: Outcome = self.ray.get(reference)
+        except (self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.OutOfMemoryError) as error:
+            if tries < MAX_ATTEMPTS:
+                self.schedule.again(cell)
+                return
+            reason = f"its worker died {tries} times ({type(error).__name__}); is there enough memory?"
+            outcome = Outcome(cell.id, "failed", reason)
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # a full disk, say: the run cannot go on
+        for ended in self.schedule.finish(Outcome(**{**vars(outcome), "attempts": tries})):
+            self.report(Finished(ended))
+
+
+def _attempt(cell: Cell, folder: str, probe_map: RayProbeMap | None) -> Outcome:
+    """Run inside a Ray worker."""
+    if probe_map is None:
+        return attempt(cell, Path(folder))
+    return attempt(cell, Path(folder), probe_map=probe_map)

@@ -1,0 +1,1 @@
+"""From results.h5 to tables, figures and one page."""

@@ -1,0 +1,171 @@
+"""The study's answer in words: which method keeps its accuracy longest, and whether the predicted limit was right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from reports._format import nats_text, percent_text, sparsity_text
+from reports._names import limit_label, limits_in, method_labels, ordered
+from reports._results import Results, names_in
+from reports._statistics import MeanInterval, mean_interval
+
+DROP_TOLERATED = 0.005  # half a point of accuracy: the least drop that readers of the field call one
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Sentences for one task.
+
+    Attributes:
+        headline: which method keeps its accuracy longest.
+        limits: one sentence or two per analysed network; empty without analyses.
+        missing: what the study asked for and has no result; empty when all is there.
+    """
+
+    headline: str
+    limits: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """How far one method holds its accuracy: NaN sparsity if not even at the lowest sparsity asked for."""
+
+    label: str
+    sparsity: float
+    drop: MeanInterval
+    is_highest_tested: bool
+
+
+def answer(results: Results, task: str) -> Answer:
+    """Return the answer of one task, computed from its rows alone.
+
+    A method holds its accuracy at a sparsity if its mean drop from its own dense network, taken seed by seed at the
+    last epoch on the test set, is at most 0.5 points there and at every lower sparsity asked for.
+    """
+    here = results.only(task)
+    sentences = [[_headline(here)], _limit_sentences(here), _missing(here)]
+    # A line must not break between a mean and its interval.
+    headline, limits, missing = (tuple(text.replace(" ± ", "\u00a0±\u00a0") for text in part) for part in sentences)
+    return Answer(headline[0], limits, missing)
+
+
+def _headline(here: Results) -> str:
+    rows = here.requested[here.requested["method"] != "dense"]
+    if rows.empty:
+        return "No pruned network has a result yet."
+    labels = method_labels(here.rows)
+    reaches = [_reach(rows[rows["method"] == method], label) for method, label in labels.items()]
+    known = [reach for reach in reaches if reach is not None]
+    if not known:
+        return "No pruned network has a dense reference to be held against."
+    held = sorted((reach for reach in known if not np.isnan(reach.sparsity)), key=lambda reach: -reach.sparsity)
+    return _winners(held, len(known)) if held else _nobody(known)
+
+
+def _reach(rows: pd.DataFrame, label: str) -> _Reach | None:
+    drops = (rows["dense_test_accuracy"] - rows["test_accuracy"]).groupby(rows["sparsity"])
+    intervals = {float(sparsity): mean_interval(group) for sparsity, group in drops}
+    intervals = {sparsity: drop for sparsity, drop in intervals.items() if drop.num_values}
+    if not intervals:
+        return None
+    reach = _Reach(label, float("nan"), next(iter(intervals.values())), False)
+    for sparsity, drop in sorted(intervals.items()):
+        if drop.mean > DROP_TOLERATED:
+            break
+        reach = _Reach(label, sparsity, drop, sparsity == max(intervals))
+    return reach
+
+
+def _winners(held: Sequence[_Reach], num_methods: int) -> str:
+    best = [reach for reach in held if reach.sparsity == held[0].sparsity]
+    names = _listed([reach.label for reach in best])
+    their = "its own dense network" if len(best) == 1 else "their own dense networks"
+    longest = ("keeps" if len(best) == 1 else "keep") + (" its" if len(best) == 1 else " their") + " accuracy"
+    longest += " longest" if num_methods > len(best) else ""
+    tested = ", the highest sparsity tested" if best[0].is_highest_tested else " sparsity"
+    drops = _listed([_drop_text(reach.drop) for reach in best])
+    sentence = f"{names} {longest}: within 0.5 points of {their} up to {sparsity_text(best[0].sparsity)}{tested}"
+    next_best = [reach for reach in held if reach.sparsity < best[0].sparsity]
+    following = [reach for reach in next_best if reach.sparsity == next_best[0].sparsity]
+    then = f" Next: {_listed([r.label for r in following])}, up to {sparsity_text(following[0].sparsity)}."
+    return f"{sentence} ({drops}).{then if following else ''}"
+
+
+def _nobody(known: Sequence[_Reach]) -> str:
+    closest = min(known, key=lambda reach: reach.drop.mean)
+    return (
+        "No method stays within 0.5 points of its own dense network, even at the lowest sparsity tested. "
+        f"The closest is {closest.label} ({_drop_text(closest.drop)})."
+    )
+
+
+def _drop_text(drop: MeanInterval) -> str:
+    seeds = "one seed" if drop.num_values == 1 else f"{drop.num_values} seeds"
+    direction = "above" if drop.mean < 0 else "below"
+    return f"{percent_text(abs(drop.mean), drop.half_width)} points {direction}, {seeds}"
+
+
+def _limit_sentences(here: Results) -> list[str]:
+    networks = dict(zip(here.rows["method"], here.rows["label"], strict=True))
+    sentences = []
+    for network in ordered(networks, here.limits["network"]):
+        limits = here.limits[(here.limits["network"] == network) & (here.limits["tolerance_factor"] == 1.0)]
+        of_network = f"the dense network of {networks.get(network, network)}"
+        tolerance = f"a loss tolerance of {nats_text(limits['loss_tolerance_nats'].mean())} nats"
+        predicted = _limit_parts(limits[limits["source"] != "measured"])
+        measured = _limit_parts(limits[limits["source"] == "measured"])
+        if predicted:
+            text = f"Predicted sparsity limit of {of_network}, at {tolerance}: {_listed(predicted)}."
+            sentences.append(f"{text} Measured: {_listed(measured) if measured else 'not in this study'}.")
+        elif measured:
+            sentences.append(f"Measured sparsity limit of {of_network}, at {tolerance}: {_listed(measured)}.")
+        sentences += _oracle_sentence(limits)
+    return sentences
+
+
+def _limit_parts(limits: pd.DataFrame) -> list[str]:
+    """Return one part per limit; SLQ speaks where there is both it and the dense Hessian."""
+    parts = []
+    for limit in limits_in(limits):
+        rows = limits[limits["limit"] == limit]
+        estimated = rows[rows["source"] != "dense_hessian"]
+        interval = mean_interval((rows if estimated.empty else estimated)["sparsity_limit"])
+        if interval.num_values:
+            parts.append(f"{percent_text(interval.mean, interval.half_width)}% ({limit_label(limit)})")
+    return parts
+
+
+def _oracle_sentence(limits: pd.DataFrame) -> list[str]:
+    key = ["limit", "curvature", "seed"]
+    slq, dense = (limits[limits["source"] == source].set_index(key) for source in ("slq", "dense_hessian"))
+    difference = (slq["sparsity_limit"] - dense["sparsity_limit"]).abs().max()
+    if np.isnan(difference):
+        return []
+    return [f"SLQ and the dense Hessian differ by at most {percent_text(float(difference))} points of sparsity."]
+
+
+def _missing(here: Results) -> list[str]:
+    """Return what the frozen study asked for and this task has no row for."""
+    rows, sentences = here.requested, []
+    sparsities = [float(value) for value in here.study.get("sparsities", ()) if isinstance(value, int | float)]
+    seeds = [int(seed) for seed in here.study.get("seeds", ()) if isinstance(seed, int)]
+    for method in names_in(here.study.get("methods", ())):
+        mine = rows[rows["method"] == method]
+        found = {(round(sparsity, 9), seed) for sparsity, seed in zip(mine["sparsity"], mine["seed"], strict=True)}
+        asked = [(sparsity, seed) for sparsity in sparsities for seed in seeds] if method != "dense" else []
+        lost = [(sparsity, seed) for sparsity, seed in asked if (round(sparsity, 9), seed) not in found]
+        if lost:
+            label = str(mine["label"].iloc[0]) if len(mine) else method
+            places = _listed([f"{sparsity_text(sparsity)} seed {seed}" for sparsity, seed in lost[:6]])
+            more = f" and {len(lost) - 6} more" if len(lost) > 6 else ""
+            sentences.append(f"{label}: {len(lost)} of {len(asked)} results are missing ({places}{more}).")
+    if names_in(here.study.get("analyses", ())) and here.limits.empty and here.spectra.empty:
+        sentences.append("The analyses that the study asks for have no result yet.")
+    return sentences
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

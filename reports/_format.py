@@ -1,0 +1,63 @@
+"""Numbers as people read them. Fractions become percent here and nowhere earlier."""
+
+import math
+
+MISSING = "–"
+_SI_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+
+
+def sparsity_text(sparsity: float) -> str:
+    """0.95 -> "95%"; as many digits as the fraction has, so that 0.9995 is not rounded to 100%."""
+    return MISSING if math.isnan(sparsity) else f"{100.0 * sparsity:.6g}%"
+
+
+def percent_text(fraction: float, half_width: float = math.nan) -> str:
+    """0.975, 0.0031 -> "97.50 ± 0.31"; the unit stands in the heading of the column."""
+    if math.isnan(fraction):
+        return MISSING
+    mean = signed_zero_free(f"{100.0 * fraction:.2f}")
+    return mean if math.isnan(half_width) else f"{mean} ± {100.0 * half_width:.2f}"
+
+
+def difference_text(fraction: float, half_width: float = math.nan) -> str:
+    """0.0031 -> "+0.31" in points of percent: a difference always shows its sign."""
+    text = percent_text(fraction, half_width)
+    return f"+{text}" if fraction > 0 and not text.startswith("0.00") else text
+
+
+def count_text(count: float) -> str:
+    """1234567 -> "1,234,567"."""
+    return MISSING if math.isnan(count) else f"{count:,.0f}"
+
+
+def si_text(value: float, unit: str) -> str:
+    """1.23e12, "FLOP" -> "1.23 TFLOP": three digits, powers of 1000."""
+    if math.isnan(value):
+        return MISSING
+    power = 0 if value < 1.0 else min(int(math.log10(value) // 3), len(_SI_PREFIXES) - 1)
+    if value / 1000.0**power >= 999.5 and power < len(_SI_PREFIXES) - 1:
+        power += 1  # 999.9 would print as 1e+03
+    return f"{value / 1000.0**power:.3g} {_SI_PREFIXES[power]}{unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """75.3 -> "1 min 15 s"; below a minute with one decimal."""
+    if math.isnan(seconds):
+        return MISSING
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def nats_text(nats: float) -> str:
+    """0.00251 -> "0.00251": three digits, no exponent where a plain number is short."""
+    return MISSING if math.isnan(nats) else f"{nats:.3g}"
+
+
+def signed_zero_free(text: str) -> str:
+    """Turn "-0.00" into "0.00", and the hyphen of a negative number into a minus sign."""
+    if text.startswith("-"):
+        return text[1:] if float(text) == 0.0 else f"−{text[1:]}"
+    return text

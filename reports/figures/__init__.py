@@ -1,0 +1,1 @@
+"""One figure per file: ORDER, TITLE, CAPTION, ABSENT, chart(results, task)."""

@@ -1,0 +1,101 @@
+"""Accuracy against gradient steps, one panel per sparsity."""
+
+import math
+
+import altair as alt
+import pandas as pd
+
+from reports._format import sparsity_text
+from reports._names import method_labels
+from reports._results import Results
+from reports._statistics import mean_interval
+from reports.figures import _theme
+from reports.figures._accuracy_axis import AccuracyAxis
+from reports.figures._palette import method_encodings
+
+ORDER = 40
+TITLE = "Accuracy against cost"
+CAPTION = (
+    "Test accuracy at the last epoch against all gradient steps paid for it, ancestors included; one panel per "
+    "sparsity. Upper left is better; the vertical axis is logarithmic in the error. Marks: mean over seeds; bars: 95% "
+    "Student-t interval, cut off where it leaves the plot."
+)
+ABSENT = "There is nothing to draw: no pruned network has been trained in this study yet."
+
+_PANEL_COLUMNS = 3
+
+
+def chart(results: Results, task: str) -> alt.TopLevelMixin | None:
+    """Return the chart of one task, or None without a pruned network whose steps were counted."""
+    here = results.only(task)
+    rows = here.requested.assign(label=here.requested["method"].map(method_labels(here.rows)))
+    rows = rows[(rows["method"] != "dense") & rows["test_accuracy"].notna() & (rows["gradient_steps"] > 0)]
+    if rows.empty:
+        return None
+    means = _means(rows)
+    panels = [_panel_title(sparsity) for sparsity in sorted(set(means["sparsity"]))]
+    layered = _panel(means, rows)
+    num_columns = min(_PANEL_COLUMNS, len(panels))
+    width = (_theme.WIDTH - 40 * (num_columns - 1)) // num_columns
+    header = alt.Header(title=None, labelFontSize=12, labelFontWeight="bold", labelAnchor="start", labelPadding=6)
+    faceted = layered.properties(width=width, height=170).facet(
+        facet=alt.Facet("panel:N", sort=panels, header=header), columns=num_columns
+    )
+    return _theme.themed(faceted, f"{TITLE}, {task}")
+
+
+def _panel_title(sparsity: float) -> str:
+    return f"Sparsity {sparsity_text(sparsity)}"
+
+
+def _means(rows: pd.DataFrame) -> pd.DataFrame:
+    records = []
+    for (method, label, _), group in rows.groupby(["method", "label", "sparsity"]):
+        removed = float(group["sparsity"].iloc[0])
+        interval = mean_interval(group["test_accuracy"])
+        records.append(
+            {
+                "method": method,
+                "label": label,
+                "sparsity": removed,
+                "panel": _panel_title(removed),
+                "gradient_steps": float(group["gradient_steps"].mean()),
+                "num_trainings": float(group["num_trainings"].mean()),
+                "accuracy": interval.mean,
+                "lower": interval.lower,
+                "upper": interval.upper,
+                "cells": ", ".join(group["cell"]),
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def _panel(means: pd.DataFrame, rows: pd.DataFrame) -> alt.LayerChart:
+    y = AccuracyAxis.covering(rows["test_accuracy"])
+    means = means.assign(error=y.error(means["accuracy"]), best=y.error(means["upper"]), worst=y.error(means["lower"]))
+    x = _steps_axis(means["gradient_steps"])
+    colour, shape = method_encodings(rows, _theme.legend())
+    tooltip = [
+        alt.Tooltip("label:N", title="Method"),
+        alt.Tooltip("sparsity:Q", title="Sparsity", format=".6~%"),
+        alt.Tooltip("gradient_steps:Q", title="Gradient steps", format=",.0f"),
+        alt.Tooltip("num_trainings:Q", title="Trainings", format=".4~"),
+        alt.Tooltip("accuracy:Q", title="Test accuracy", format=".2%"),
+        alt.Tooltip("cells:N", title="Cells"),
+    ]
+    spread = alt.Chart().mark_rule(strokeWidth=1.4, opacity=0.7, clip=True)
+    points = alt.Chart().mark_point(filled=True, size=75, opacity=1.0)
+    return alt.layer(
+        spread.encode(x=x, y=alt.Y("best:Q"), y2="worst:Q", color=colour),
+        points.encode(x=x, y=y.channel(), color=colour, shape=shape, tooltip=tooltip),
+        data=means,
+    )
+
+
+def _steps_axis(steps: pd.Series) -> alt.X:
+    smallest, largest = float(steps.min()) / 1.6, float(steps.max()) * 1.6
+    decades = range(int(math.log10(smallest)) - 1, int(math.log10(largest)) + 2)
+    ticks = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
+    axis = alt.Axis(values=[tick for tick in ticks if smallest <= tick <= largest], format="~s", labelOverlap="greedy")
+    scale = alt.Scale(type="log", domain=[smallest, largest], nice=False)
+    return alt.X("gradient_steps:Q", title="Gradient steps", scale=scale, axis=axis)

@@ -1,0 +1,1 @@
+"""One table per file: ORDER, TITLE, CAPTION, ABSENT, COLUMNS, build(results)."""

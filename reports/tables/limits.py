@@ -1,0 +1,165 @@
+"""Predicted sparsity limits held against measured ones, and the SLQ estimate against the dense Hessian."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from reports._format import difference_text, nats_text, percent_text
+from reports._names import limit_label, limits_in, ordered
+from reports._results import Results
+from reports._schema import records
+from reports.tables._aggregate import cell_names, table, with_half_width
+from reports.tables._column import Column, number, text, with_interval
+
+ORDER = 20
+TITLE = "Sparsity limits, predicted and measured"
+CAPTION = (
+    "The largest sparsity whose training loss stays within the tolerance. Predicted from the Hessian spectrum: "
+    "estimated by stochastic Lanczos quadrature (SLQ) with its standard error over probes, and exactly from the dense "
+    "Hessian. Measured: without touching the kept weights (one-shot) and after training them again (fine-tuned). "
+    "Differences are in points of sparsity; rows of several seeds carry the 95% Student-t interval."
+)
+ABSENT = "This study predicted and measured no sparsity limit."
+
+_SLQ, _DENSE = "slq", "dense_hessian"
+_MEASURED = ("one_shot", "fine_tuned")
+_BY_ACCURACY = ("one_shot_accuracy", "fine_tuned_accuracy")
+_PAIRS = {  # difference: (value, what it is held against)
+    "slq_minus_dense": (_SLQ, _DENSE),
+    "slq_minus_one_shot": (_SLQ, "one_shot"),
+    "slq_minus_fine_tuned": (_SLQ, "fine_tuned"),
+}
+_VALUES = (_SLQ, _DENSE, *_MEASURED, *_BY_ACCURACY, *_PAIRS)
+_KEY = ("task", "network", "predictor", "curvature", "tolerance_factor")
+
+
+def _seed_text(row: object) -> str:
+    return f"mean of {row['num_seeds']}" if row["statistic"] == "mean" else str(row["seed"])  # type: ignore[index]
+
+
+COLUMNS = (
+    text("Task", "task"),
+    text("Dense network of", "network_label"),
+    text("Predictor", "predictor_label"),
+    text("Curvature", "curvature"),
+    number("Loss tolerance (nats)", "loss_tolerance_nats", nats_text, "cells"),
+    Column("Seed", _seed_text, "seed_order", traced_to=""),
+    with_interval("SLQ (%)", _SLQ, traced_to="slq_cells"),
+    number("Probe s.e. (points)", "probe_standard_error", percent_text, "slq_cells"),
+    with_interval("Dense Hessian (%)", _DENSE, traced_to="dense_hessian_cells"),
+    with_interval("SLQ − dense Hessian", "slq_minus_dense", difference_text),
+    with_interval("One-shot, measured (%)", "one_shot", traced_to="measured_cells"),
+    with_interval("SLQ − one-shot", "slq_minus_one_shot", difference_text),
+    with_interval("Fine-tuned, measured (%)", "fine_tuned", traced_to="measured_cells"),
+    with_interval("SLQ − fine-tuned", "slq_minus_fine_tuned", difference_text),
+    with_interval("One-shot within accuracy (%)", "one_shot_accuracy", traced_to="measured_cells"),
+    with_interval("Fine-tuned within accuracy (%)", "fine_tuned_accuracy", traced_to="measured_cells"),
+)
+_FRAME = (
+    *_KEY,
+    "network_label",
+    "predictor_label",
+    "statistic",
+    "seed",
+    "seed_order",
+    "num_seeds",
+    "loss_tolerance_nats",
+    *(name for value in _VALUES for name in (value, f"{value}_half_width")),
+    "slq_lower",
+    "slq_upper",
+    "probe_standard_error",
+    "slq_cells",
+    "dense_hessian_cells",
+    "measured_cells",
+    "cells",
+)
+
+
+def build(results: Results) -> pd.DataFrame:
+    """Return one row per network, predictor, tolerance and seed, and after several seeds one row with their mean.
+
+    Limits are sparsities, fractions in [0, 1]. A value that was not computed is NaN. Limits by accuracy do not
+    depend on the loss tolerance and are repeated for each.
+    """
+    per_seed = table(list(_records(results)), _FRAME)
+    rows: list[dict[str, object]] = []
+    for _, group in per_seed.groupby(list(_KEY), sort=False):
+        rows += records(group)
+        if len(group) > 1:
+            rows.append(_mean_record(group))
+    return table(rows, _FRAME).astype({"seed": "Int64"})  # no seed in a mean, and never 0.0 for 0
+
+
+def _records(results: Results) -> Iterator[dict[str, object]]:
+    """Yield one record per network, predictor, curvature, tolerance and seed."""
+    limits = results.limits
+    networks = dict(zip(results.rows["method"], results.rows["label"], strict=True))
+    for task in results.tasks:
+        for network in ordered(networks, limits.loc[limits["task"] == task, "network"]):
+            here = limits[(limits["task"] == task) & (limits["network"] == network)]
+            for record in _network_records(here):
+                label = networks.get(network, network)
+                yield {"task": task, "network": network, "network_label": label, **record}
+
+
+def _network_records(limits: pd.DataFrame) -> Iterator[dict[str, object]]:
+    predicted = limits[limits["source"] != "measured"]
+    measured = limits[limits["source"] == "measured"]
+    by_loss = measured[~measured["limit"].isin(_BY_ACCURACY)]
+    settings = [(limit, kind) for limit in limits_in(predicted) for kind in _curvatures(predicted, limit)]
+    factors = sorted({*predicted["tolerance_factor"].dropna(), *by_loss["tolerance_factor"].dropna()}) or [np.nan]
+    for predictor, curvature in settings or [("", "")]:
+        mine = predicted[(predicted["limit"] == predictor) & (predicted["curvature"] == curvature)]
+        for factor in factors:
+            for seed in sorted({*mine["seed"], *measured["seed"]}):
+                record = _record(_at(mine, seed, factor), _at(by_loss, seed, factor), _at(measured, seed, None))
+                names = {"predictor": predictor, "predictor_label": limit_label(predictor), "curvature": curvature}
+                yield {**names, "tolerance_factor": factor, "seed": seed, "seed_order": seed, **record}
+
+
+def _curvatures(limits: pd.DataFrame, limit: str) -> list[str]:
+    return sorted(set(limits.loc[limits["limit"] == limit, "curvature"]))
+
+
+def _at(limits: pd.DataFrame, seed: int, factor: float | None) -> pd.DataFrame:
+    same_seed = limits[limits["seed"] == seed]
+    return same_seed if factor is None or np.isnan(factor) else same_seed[same_seed["tolerance_factor"] == factor]
+
+
+def _record(predicted: pd.DataFrame, by_loss: pd.DataFrame, measured: pd.DataFrame) -> dict[str, object]:
+    slq, dense = predicted[predicted["source"] == _SLQ], predicted[predicted["source"] == _DENSE]
+    used = pd.concat([by_loss, measured[measured["limit"].isin(_BY_ACCURACY)]])
+    values = {_SLQ: _first(slq, "sparsity_limit"), _DENSE: _first(dense, "sparsity_limit")}
+    values |= {name: _first(used[used["limit"] == name], "sparsity_limit") for name in (*_MEASURED, *_BY_ACCURACY)}
+    values |= {name: values[left] - values[right] for name, (left, right) in _PAIRS.items()}
+    return {
+        "statistic": "seed",
+        "num_seeds": 1,
+        "loss_tolerance_nats": _first(pd.concat([predicted, by_loss]), "loss_tolerance_nats"),
+        **values,
+        "slq_lower": _first(slq, "lower"),
+        "slq_upper": _first(slq, "upper"),
+        "probe_standard_error": _first(slq, "probe_standard_error"),
+        "slq_cells": cell_names(slq["cell"]),
+        "dense_hessian_cells": cell_names(dense["cell"]),
+        "measured_cells": cell_names(used["cell"]),
+        "cells": cell_names(pd.concat([slq["cell"], dense["cell"], used["cell"]])),
+    }
+
+
+def _mean_record(group: pd.DataFrame) -> dict[str, object]:
+    record = dict(group.iloc[0])
+    for name in _VALUES:
+        record |= with_half_width(name, group[name].astype("float64"))
+    for name in ("loss_tolerance_nats", "slq_lower", "slq_upper"):
+        record[name] = group[name].mean()
+    record |= {"probe_standard_error": np.nan, "statistic": "mean", "seed": None, "seed_order": group["seed"].max()}
+    record["num_seeds"] = group["seed"].nunique()
+    for name in ("slq_cells", "dense_hessian_cells", "measured_cells", "cells"):
+        record[name] = cell_names(pd.Series(" ".join(group[name]).split(), dtype="str"))
+    return record
+
+
+def _first(rows: pd.DataFrame, column: str) -> float:
+    return float(rows[column].iloc[0]) if len(rows) else float("nan")

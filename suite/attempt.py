@@ -1,0 +1,130 @@
+"""One try at one cell, the same under every launcher: already there, or run and commit, or say why not."""
+
+import errno
+import os
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from data.hdf5 import FileRefused
+from suite.cells._context import Context
+from suite.curvature.slq import ProbeMap, inline_map
+from suite.environment import environment
+from suite.errors import UserError
+from suite.extensions import load
+from suite.plan import Cell
+from suite.store import CellId, Store
+
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a launcher reports about a cell.
+
+    Attributes:
+        cell: which one.
+        status: "done" (run and committed), "cached" (was there), "failed", or "upstream_failed" (never tried).
+        message: one line that explains a failure.
+        wall_s: seconds of this try.
+        host: where it ran.
+        attempts: tries so far, lost workers included.
+    """
+
+    cell: CellId
+    status: Literal["done", "cached", "failed", "upstream_failed"]
+    message: str = ""
+    wall_s: float = 0.0
+    host: str = ""
+    attempts: int = 1
+
+
+def attempt(
+    cell: Cell,
+    folder: Path,
+    *,
+    probe_map: ProbeMap = inline_map,
+    progress: Callable[[float, str], None] | None = None,
+) -> Outcome:
+    """Run a cell whose inputs are committed, and commit its record.
+
+    What goes wrong inside the cell is an outcome, explained in the folder's logs.
+
+    Raises:
+        UserError: the folder takes no more files (full disk, quota, permission).
+    """
+    store, start = Store(folder), time.monotonic()
+    try:
+        if store.is_committed(cell.id):
+            return Outcome(cell.id, "cached", host=platform.node())
+        with _threads(cell.threads):
+            _run_and_commit(cell, store, probe_map, progress)
+    except OSError as error:
+        if error.errno in STORAGE_ERRORS:  # no cell can be committed: stop the run instead of failing one by one
+            raise UserError(
+                f"{folder} cannot be written: {error.strerror}. Free space or give another folder with --out DIR; "
+                "what is committed stays, run the same command again."
+            ) from error
+        return _failed(cell, store, error, start)
+    except Exception as error:
+        return _failed(cell, store, error, start)
+    store.log_path(cell.id).unlink(missing_ok=True)
+    return Outcome(cell.id, "done", "", time.monotonic() - start, platform.node())
+
+
+def _failed(cell: Cell, store: Store, error: Exception, start: float) -> Outcome:
+    message = _explain(error, cell, store)
+    return Outcome(cell.id, "failed", message, time.monotonic() - start, platform.node())
+
+
+def _run_and_commit(
+    cell: Cell, store: Store, probe_map: ProbeMap, progress: Callable[[float, str], None] | None
+) -> None:
+    module = load("suite.cells", cell.id.kind, "kind of cell")
+    start = time.monotonic()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    context = Context(
+        places={name: Path(place) for name, place in cell.places.items()},
+        input_paths={role: (cell_id, store.path(cell_id)) for role, cell_id in cell.inputs.items()},
+        probe_map=probe_map,
+        device=device,
+        **({"progress": progress} if progress else {}),
+    )
+    inputs = {role: store.load(cell_id) for role, cell_id in cell.inputs.items()}
+    record = module.run(module.Config.model_validate(cell.config, strict=False), inputs, context)
+    record.environment = environment(device, cell.threads)
+    record.timings["wall_s"] = time.monotonic() - start
+    store.commit(cell.id, record, cell.config)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with a fixed number of threads, in torch and in every BLAS: sums depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(limits=count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _explain(error: Exception, cell: Cell, store: Store) -> str:
+    """Write the log of a failed attempt and return its one line."""
+    expected = isinstance(error, UserError | FileRefused | OSError)
+    message = str(error) if expected else f"{type(error).__name__}: {error}"
+    message = message.splitlines()[0] if message else type(error).__name__
+    log = f"{cell.title}\nhost {platform.node()} pid {os.getpid()}\n\n{''.join(traceback.format_exception(error))}"
+    try:
+        store.log_path(cell.id).write_text(log)
+    except OSError:  # the disk that failed the cell may refuse its log as well
+        return message
+    return message if expected else f"{message} (see {store.log_path(cell.id)})"

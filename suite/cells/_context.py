@@ -1,0 +1,32 @@
+"""What a running cell is given beside its configuration and its inputs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from suite.curvature.slq import ProbeMap, inline_map
+from suite.store import CellId
+
+
+def silent(fraction: float, text: str) -> None:
+    """Take progress and show nothing."""
+    del fraction, text
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a cell runs. Nothing in here may change a number.
+
+    Attributes:
+        places: "data" -> path of the data set's HDF5 file on this machine.
+        input_paths: role -> path of an input cell's file, for workers that load it themselves.
+        probe_map: how SLQ probes are spread; inline or Ray actors.
+        device: "cpu" or "cuda".
+        progress: called with a fraction in [0, 1] and a short text.
+    """
+
+    places: dict[str, Path]
+    input_paths: dict[str, tuple[CellId, Path]] = field(default_factory=dict)
+    probe_map: ProbeMap = inline_map
+    device: str = "cpu"
+    progress: Callable[[float, str], None] = silent

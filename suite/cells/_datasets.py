@@ -1,0 +1,66 @@
+"""The one door from cells to the data room: which data set, where it lies, its splits as tensors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import data
+from data._dataset import Dataset, read_dataset
+from suite.errors import UserError
+from suite.strict import Settings
+
+
+class DataSpec(Settings):
+    """Identity of a data set in a cell's key: its name and the digest of its arrays, not its place."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Located:
+    """A data set on this machine."""
+
+    spec: DataSpec
+    path: Path
+    input_shape: tuple[int, ...]
+    num_classes: int
+    num_train: int
+
+
+def locate(name_or_path: str) -> Located:
+    """Find a data set by its name, writing an embedded one on first use, or by the path of an HDF5 file.
+
+    Raises:
+        UserError: unknown name. FileRefused: the file is damaged or has another layout.
+    """
+    is_path = name_or_path.endswith((".h5", ".hdf5")) or "/" in name_or_path
+    path = Path(name_or_path) if is_path else data.ensure(name_or_path)
+    dataset = read_dataset(path)
+    spec = DataSpec(name=path.stem, sha256=dataset.sha256)
+    return Located(spec, path, dataset.input_shape, dataset.num_classes, len(dataset.splits["train"].targets))
+
+
+def splits_on(dataset: Dataset, device: str, dtype: torch.dtype = torch.float32) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return every split as (inputs (n, *shape), targets (n,)) on a device."""
+    return {
+        name: (torch.from_numpy(split.inputs).to(device, dtype), torch.from_numpy(split.targets).to(device))
+        for name, split in dataset.splits.items()
+    }
+
+
+def training_splits(path: Path, device: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the splits of a data set that training needs: train, validation and test.
+
+    Raises:
+        UserError: one is missing.
+    """
+    splits = splits_on(read_dataset(path), device)
+    for name in ("train", "validation", "test"):
+        if name not in splits:
+            raise UserError(
+                f"{path} has no split '{name}'. Expected: train, validation and test, each with inputs and targets."
+            )
+    return splits

@@ -1,0 +1,86 @@
+"""Train the dense network of a task with one recipe, whole or up to a step to which pruned networks are rewound."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from suite.cells._context import Context
+from suite.cells._datasets import DataSpec, training_splits
+from suite.network import ModelSpec
+from suite.problem import Evaluation, Problem, as_arrays, evaluate
+from suite.record import Metric, Record
+from suite.strict import Settings
+from suite.study import Recipe
+from suite.training.flops import forward_flops, training_flops
+from suite.training.loop import VERSION as TRAINING_VERSION
+from suite.training.loop import History, train
+
+VERSION = 1
+SHARDED = False
+
+
+class Config(Settings):
+    """Everything the weights depend on."""
+
+    model: ModelSpec
+    data: DataSpec
+    threads: int
+    recipe: Recipe
+    seed: int
+    stop_step: int | None = None  # None: to the end
+    training_version: int = TRAINING_VERSION
+
+
+def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
+    """Train from the seed's initial weights; store the initial and the trained weights."""
+    del inputs
+    splits = training_splits(context.places["data"], context.device)
+    problem = Problem.of(
+        config.model, splits, initialisation=config.recipe.initialisation, seed=config.seed, device=context.device
+    )
+    initial = problem.state()
+    history = train(
+        problem.model, splits, config.recipe, config.seed, stop_step=config.stop_step, progress=context.progress
+    )
+    flops = training_flops(forward_flops(problem.model, splits["train"][0]), None, history.num_examples)
+    return Record(
+        status=history.status,
+        metrics=trained_metrics(problem, history),
+        curves=history_curves(history),
+        arrays=as_arrays(initial, "initial") | as_arrays(problem.state(), "weights"),
+        cost={"gradient_steps": history.num_steps, "train_flops": flops},
+    )
+
+
+def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
+    """Return no rows: a dense network is reported through the method "dense"."""
+    del config, record
+    return {}
+
+
+def trained_metrics(problem: Problem, history: History) -> dict[str, Metric]:
+    """Return what every trained network is measured by: at the last epoch, and at the epoch chosen on validation.
+
+    The best test accuracy over epochs is stored under a name that says so; it chose its epoch on the test set.
+    """
+    measured = {name: evaluate(problem.model, *problem.splits[name]) for name in ("train", "validation", "test")}
+    selected, best = _chosen_epochs(history, measured["test"])
+    metrics = {f"{name}_loss": Metric(value.loss, "nats", "lower") for name, value in measured.items()}
+    metrics |= {f"{name}_accuracy": Metric(value.accuracy, "1", "higher") for name, value in measured.items()}
+    metrics["test_accuracy_selected"] = Metric(selected, "1", "higher")
+    metrics["test_accuracy_oracle_best"] = Metric(best, "1", "higher")
+    return metrics
+
+
+def history_curves(history: History) -> dict[str, np.ndarray]:
+    """Return the curves of a training as arrays."""
+    return {name: np.asarray(values) for name, values in history.curves.items()}
+
+
+def _chosen_epochs(history: History, final: Evaluation) -> tuple[float, float]:
+    """Return test accuracy at the first epoch of best validation accuracy, and the best over all epochs."""
+    test: list[Any] = history.curves.get("test_accuracy", [])
+    if not test:  # evaluated as it was, without a training of its own
+        return final.accuracy, final.accuracy
+    return test[int(np.argmax(history.curves["validation_accuracy"]))], max(test)

@@ -1,0 +1,108 @@
+"""The oracle for small networks: the whole Hessian in float64, all its eigenvalues, and both limits from them.
+
+Cost: one product per weight and a full eigendecomposition; refused above max_dim weights.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from suite.cells._context import Context
+from suite.cells._datasets import DataSpec
+from suite.cells.limit import Options as LimitOptions
+from suite.cells.limit import prediction_metrics, prediction_rows
+from suite.cells.spectrum import stored_network
+from suite.curvature.dense import MAX_DIM, dense_hessian, eigendecomposition
+from suite.curvature.quadrature import atoms
+from suite.errors import UserError
+from suite.extensions import load
+from suite.limits.curvature_treatment import Curvature
+from suite.limits.exact import exact_delta_measure
+from suite.limits.predict import predict
+from suite.limits.removal import MagnitudeOrder
+from suite.network import ModelSpec
+from suite.record import Metric, Record
+from suite.strict import Settings
+from suite.study import Task
+
+if TYPE_CHECKING:
+    from suite.plan import Cell, Planner
+
+VERSION = 1
+SHARDED = False
+PRIORITY = 10  # the longest cell of a small study: start it as soon as its network is there
+
+
+class Options(Settings):
+    """Network, tolerance and curvature are those of `limit`, which this is the oracle of."""
+
+    max_dim: Annotated[int, Field(ge=1)] = MAX_DIM
+
+
+class Config(Settings):
+    """Everything the eigenvalues and the exact limits depend on; the weights come from the input cell."""
+
+    model: ModelSpec
+    data: DataSpec
+    threads: int
+    loss_tolerance_nats: float | None
+    curvature: Curvature
+
+
+def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
+    """Plan the dense Hessian of the network that `limit` analyses.
+
+    Raises:
+        UserError: the network has more weights than max_dim.
+    """
+    located, spec, total = planner.network(task)
+    if total > options.max_dim:
+        raise UserError(
+            f"The analysis dense_hessian of task {task.name} needs a {total} x {total} matrix. Expected: at most "
+            f"{options.max_dim} weights (options.dense_hessian.max_dim). Leave it out: spectrum needs no matrix."
+        )
+    limit = planner.options("limit", load("suite.cells", "limit", "analysis"))
+    assert isinstance(limit, LimitOptions)
+    config = Config(
+        model=spec,
+        data=located.spec,
+        threads=task.threads,
+        loss_tolerance_nats=limit.loss_tolerance_nats,
+        curvature=limit.curvature,
+    )
+    inputs = {"dense": planner.reference(task, limit.network, seed)}
+    return planner.add("dense_hessian", config, inputs, task, f"seed {seed} dense Hessian of {limit.network}'s dense")
+
+
+def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
+    """Assemble and diagonalise the Hessian in float64; store eigenvalues and exact limits."""
+    del inputs
+    network = stored_network(config.model, context, "float64").load()
+    order = MagnitudeOrder.of(network.weights())
+    tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
+    operator = network.hessian("float64")
+    hessian = dense_hessian(
+        operator,
+        max_dim=operator.dim,
+        progress=lambda done, total: context.progress(0.5 * done / total, f"column {done} of {total}"),
+    )
+    context.progress(0.5, "eigendecomposition")
+    spectrum = eigendecomposition(hessian, max_dim=operator.dim)
+    del hessian
+    eigenvalues = spectrum.eigenvalues.cpu().numpy()
+    delta_measure = exact_delta_measure(eigenvalues, spectrum.eigenvectors.cpu().numpy(), order)
+    context.progress(0.95, "exact limits")
+    predictions = predict(atoms(eigenvalues), order, tolerance, delta_measure, config.curvature, resolution=0.0)
+    metrics = prediction_metrics(predictions, "dense_hessian")
+    metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
+    metrics["num_zero_rows"] = Metric(spectrum.num_zero_rows, "weights")
+    return Record(metrics=metrics, arrays={"eigenvalues": eigenvalues}, cost={"matvecs": float(operator.num_matvecs)})
+
+
+def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
+    """Return the exact limits and the spectrum's row."""
+    return {
+        "limits": prediction_rows(record, "dense_hessian", config.curvature),
+        "spectra": [{"source": "dense_hessian"}],
+    }

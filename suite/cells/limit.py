@@ -1,0 +1,227 @@
+"""Predict the sparsity limits of a trained dense network from its spectrum, and measure them by pruning it."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from suite.cells._context import Context
+from suite.cells._datasets import DataSpec
+from suite.cells._network import Network
+from suite.cells.spectrum import stored_measure, stored_network
+from suite.limits.curvature_treatment import Curvature
+from suite.limits.measured import MeasuredLimit, coarse_to_fine
+from suite.limits.predict import Prediction, lanczos_delta_measure, predict
+from suite.limits.removal import MagnitudeOrder
+from suite.network import ModelSpec, prunable_weights
+from suite.problem import evaluate
+from suite.pruning.masks import Masks, split_like
+from suite.record import Metric, Record
+from suite.strict import Settings
+from suite.study import Recipe, Task
+from suite.training.loop import VERSION as TRAINING_VERSION
+from suite.training.loop import train
+
+if TYPE_CHECKING:
+    from suite.plan import Cell, Planner
+
+VERSION = 1
+SHARDED = False
+PRIORITY = 5
+
+
+class Options(Settings):
+    """What is predicted, and how the measured limits are searched."""
+
+    network: str = "lomp"  # the method whose dense reference is analysed
+    loss_tolerance_nats: Annotated[float, Field(gt=0)] | None = None  # None: standard deviation of batch losses
+    curvature: Curvature = "abs"  # "abs" is the paper's choice
+    num_lanczos_steps: Annotated[int, Field(ge=1)] = 64  # of each run from the removed weights
+    fine_tune_epochs: Annotated[int, Field(ge=1)] = 30  # per evaluation of the fine_tuned limit
+    accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005  # allowed on validation, by the accuracy criterion
+    max_evaluations: Annotated[int, Field(ge=12)] = 60
+
+
+class Config(Settings):
+    """Everything the limits depend on; weights and spectrum come from the input cells."""
+
+    model: ModelSpec
+    data: DataSpec
+    threads: int
+    seed: int
+    loss_tolerance_nats: float | None
+    curvature: Curvature
+    num_lanczos_steps: int
+    fine_tune_recipe: Recipe
+    accuracy_drop: float
+    max_evaluations: int
+    dtype: str
+    training_version: int = TRAINING_VERSION
+
+
+def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
+    """Plan the limits of one dense network, and the spectrum that they need."""
+    located, spec, total = planner.network(task)
+    spectrum = planner.analysis_cell(task, "spectrum", seed, {"network": options.network})
+    config = Config(
+        model=spec,
+        data=located.spec,
+        threads=task.threads,
+        seed=seed,
+        loss_tolerance_nats=options.loss_tolerance_nats,
+        curvature=options.curvature,
+        num_lanczos_steps=min(options.num_lanczos_steps, total),
+        fine_tune_recipe=task.training.model_copy(
+            update={"epochs": options.fine_tune_epochs, "weight_decay": 0.0, "l1": 0.0}
+        ),
+        accuracy_drop=options.accuracy_drop,
+        max_evaluations=options.max_evaluations,
+        dtype=spectrum.config["dtype"],
+    )
+    inputs = {"dense": planner.reference(task, options.network, seed), "spectrum": spectrum}
+    return planner.add("limit", config, inputs, task, f"seed {seed} limits of {options.network}'s dense")
+
+
+def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
+    """Predict from the stored spectrum and runs from the removed weights; then prune and evaluate."""
+    network = stored_network(config.model, context, config.dtype).load()
+    order = MagnitudeOrder.of(network.weights())
+    tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
+    operator = network.hessian(config.dtype)
+    context.progress(0.05, "runs from the removed weights")
+    predictions = predict(
+        stored_measure(inputs["spectrum"].arrays),
+        order,
+        tolerance,
+        lanczos_delta_measure(operator, order, config.num_lanczos_steps),
+        config.curvature,
+    )
+    record = Record(metrics=prediction_metrics(predictions, "slq"), cost={"matvecs": float(operator.num_matvecs)})
+    record.metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
+    steps = _measure(_Sweep(network, order, config), tolerance, record, context)
+    record.cost["gradient_steps"] = float(steps)
+    return record
+
+
+def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of table/limits: predictions at three tolerances, measured limits at one."""
+    rows = prediction_rows(record, "slq", config.curvature)
+    tolerance = record.metrics["loss_tolerance_nats"].value
+    for name in ("one_shot", "fine_tuned", "one_shot_accuracy", "fine_tuned_accuracy"):
+        measured = {"sparsity_limit": record.metrics[f"measured/{name}"].value} | _NOT_DEFINED
+        rows.append({"limit": name, "source": "measured", "curvature": "", "tolerance_factor": 1.0,
+                     "loss_tolerance_nats": tolerance} | measured)  # fmt: skip
+    return {"limits": rows}
+
+
+_NOT_DEFINED = {"lower": math.nan, "upper": math.nan, "probe_standard_error": math.nan}
+_PARTS = ("sparsity_limit", "lower", "upper", "probe_standard_error")
+
+
+def prediction_metrics(predictions: list[Prediction], source: str) -> dict[str, Metric]:
+    """Return predictions as metrics named SOURCE/LIMIT/FACTOR/PART."""
+    metrics = {}
+    for prediction in predictions:
+        place = f"{source}/{prediction.limit}/{prediction.tolerance_factor:g}"
+        for part in _PARTS:
+            metrics[f"{place}/{part}"] = Metric(getattr(prediction.estimate, part), "1")
+    return metrics
+
+
+def prediction_rows(record: Record, source: str, curvature: str) -> list[dict[str, Any]]:
+    """Return the rows of table/limits for metrics that prediction_metrics named."""
+    places = sorted({name.rsplit("/", 1)[0] for name in record.metrics if name.startswith(f"{source}/")})
+    tolerance = record.metrics["loss_tolerance_nats"].value
+    rows = []
+    for place in places:
+        _, limit, factor = place.split("/")
+        fields = {"limit": limit, "source": source, "curvature": curvature, "tolerance_factor": float(factor)}
+        fields |= {"loss_tolerance_nats": float(factor) * tolerance}
+        rows.append(fields | {part: record.metrics[f"{place}/{part}"].value for part in _PARTS})
+    return rows
+
+
+class _Sweep:
+    """Prunes one network in memory to any sparsity, with or without training the rest, and evaluates it."""
+
+    def __init__(self, network: Network, order: MagnitudeOrder, config: Config) -> None:
+        self.network, self.order, self.config = network, order, config
+        self.dense = {name: value.detach().clone() for name, value in network.model.state_dict().items()}
+        self.num_steps = 0
+        self.reference = self._evaluated()
+
+    def one_shot(self, sparsity: float) -> dict[str, float]:
+        """Remove the smallest weights and touch nothing else."""
+        self._prune(sparsity)
+        return self._evaluated()
+
+    def fine_tuned(self, sparsity: float) -> dict[str, float]:
+        """Remove the smallest weights and re-optimise the others with the plain recipe."""
+        masks = self._prune(sparsity)
+        splits = {"train": self.network.splits["train"]}
+        history = train(self.network.model, splits, self.config.fine_tune_recipe, self.config.seed, masks=masks)
+        self.num_steps += history.num_steps
+        return self._evaluated()
+
+    def _prune(self, sparsity: float) -> Masks:
+        self.network.model.load_state_dict(self.dense)
+        weights = prunable_weights(self.network.model)
+        kept = torch.ones(self.order.dim, dtype=torch.bool)
+        kept[torch.from_numpy(self.order.order[: self.order.num_removed(sparsity)])] = False
+        device = next(iter(weights.values())).device
+        masks = split_like(kept.to(device), {name: weight.detach() for name, weight in weights.items()})
+        for name, weight in weights.items():
+            weight.data.mul_(masks[name])
+        return masks
+
+    def _evaluated(self) -> dict[str, float]:
+        train_split = evaluate(self.network.model, *self.network.splits["train"])
+        validation = evaluate(self.network.model, *self.network.splits["validation"])
+        return {"train_loss": train_split.loss, "validation_accuracy": validation.accuracy}
+
+
+def _measure(sweep: _Sweep, tolerance: float, record: Record, context: Context) -> int:
+    """Search all four measured limits; add them and their curves to the record; return the gradient steps spent."""
+    most_loss = sweep.reference["train_loss"] + tolerance
+    least_accuracy = sweep.reference["validation_accuracy"] - sweep.config.accuracy_drop
+    criteria: dict[str, Callable[[Mapping[str, float]], bool]] = {
+        "": lambda values: values["train_loss"] <= most_loss,
+        "_accuracy": lambda values: values["validation_accuracy"] >= least_accuracy,
+    }
+    for turn, evaluate_at in enumerate((sweep.one_shot, sweep.fine_tuned)):
+        known: dict[float, dict[str, float]] = {}
+        for suffix, criterion in criteria.items():
+            feasible = _remembering(evaluate_at, known, criterion, partial(context.progress, 0.2 + 0.4 * turn))
+            limit = coarse_to_fine(feasible, max_evaluations=sweep.config.max_evaluations)
+            record.metrics[f"measured/{evaluate_at.__name__}{suffix}"] = Metric(_limit_or_zero(limit), "1", "higher")
+        sparsities = sorted(known)
+        record.curves[f"{evaluate_at.__name__}_sparsity"] = np.array(sparsities)
+        for name in sweep.reference:
+            record.curves[f"{evaluate_at.__name__}_{name}"] = np.array([known[at][name] for at in sparsities])
+    return sweep.num_steps
+
+
+def _remembering(
+    evaluate_at: Callable[[float], dict[str, float]],
+    known: dict[float, dict[str, float]],
+    criterion: Callable[[Mapping[str, float]], bool],
+    progress: Callable[[str], None],
+) -> Callable[[float], tuple[bool, Mapping[str, Any]]]:
+    """Return a criterion that evaluates each sparsity once, also when another criterion asked for it before."""
+
+    def feasible(sparsity: float) -> tuple[bool, Mapping[str, Any]]:
+        if sparsity not in known:
+            known[sparsity] = evaluate_at(sparsity)
+            progress(f"{evaluate_at.__name__} at sparsity {sparsity:.3f}")
+        return criterion(known[sparsity]), known[sparsity]
+
+    return feasible
+
+
+def _limit_or_zero(limit: MeasuredLimit) -> float:
+    """Return the limit; nothing can be removed when not even sparsity 0 met the criterion after training."""
+    return 0.0 if limit.sparsity_limit is None else limit.sparsity_limit

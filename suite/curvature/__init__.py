@@ -1,0 +1,1 @@
+"""Hessian spectra: operators, Lanczos, stochastic quadrature, and the dense oracle."""

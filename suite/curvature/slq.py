@@ -1,0 +1,135 @@
+"""Stochastic Lanczos quadrature: many probes, each on its own, so that they can be sharded."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from suite.curvature.lanczos import Progress, Tridiagonal, lanczos
+from suite.curvature.operators import SymmetricOperator
+from suite.curvature.probes import ProbeRequest, probe_vector
+from suite.curvature.quadrature import SpectralMeasure, gauss_quadrature
+
+
+class OperatorSource(Protocol):
+    """Where an operator comes from. Picklable and small: it names files and settings and holds no tensors."""
+
+    def build(self) -> SymmetricOperator:
+        """Load what is needed and return the operator; called once per worker."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """What came of one probe: kilobytes.
+
+    Attributes:
+        index: of the probe.
+        seed: of the set of probes it belongs to.
+        tridiagonal: the Lanczos projection, with its status.
+        seconds: wall time of the probe, its vector included.
+        restarts: how often it was begun again after a worker was lost.
+    """
+
+    index: int
+    seed: int
+    tridiagonal: Tridiagonal
+    seconds: float
+    restarts: int = 0
+
+
+ProbeMap = Callable[[OperatorSource, Sequence[ProbeRequest]], Iterator[ProbeResult]]
+
+
+def run_probe(operator: SymmetricOperator, request: ProbeRequest) -> ProbeResult:
+    """Run one probe on one operator.
+
+    Raises:
+        ValueError: num_lanczos_steps is above the operator's dimension.
+
+    Cost: see lanczos.
+    """
+    begin_s = time.perf_counter()
+    probe = probe_vector(request, operator.dim, operator.dtype, operator.device)
+    tridiagonal = lanczos(operator.matvec, probe, request.num_lanczos_steps)
+    return ProbeResult(request.index, request.seed, tridiagonal, time.perf_counter() - begin_s)
+
+
+def inline_map(source: OperatorSource, requests: Sequence[ProbeRequest]) -> Iterator[ProbeResult]:
+    """Run all probes here, one after another, on one operator. The reference for every other map."""
+    operator = source.build()
+    for request in requests:
+        yield run_probe(operator, request)
+
+
+def slq(
+    source: OperatorSource,
+    requests: Sequence[ProbeRequest],
+    *,
+    map: ProbeMap = inline_map,  # noqa: A002  it is one: applied to requests, perhaps on many machines
+    progress: Progress | None = None,
+) -> list[ProbeResult]:
+    """Run a set of probes and return one result each, sorted by index, however they were sharded.
+
+    Args:
+        source: builds the operator on every worker.
+        requests: the probes, with distinct indices.
+        map: how they are run; may yield in any order. Wrap it to keep results as they arrive.
+        progress: called with (probes done, probes in all) as results arrive.
+
+    Raises:
+        ValueError: two requests share an index.
+        RuntimeError: the map lost, repeated or invented a probe.
+
+    Source: Ubaru, Chen, Saad (2017), SIAM J. Matrix Anal. Appl. 38, "Fast estimation of tr(f(A)) via stochastic
+        Lanczos quadrature".
+    """
+    wanted = sorted(request.index for request in requests)
+    if len(set(wanted)) != len(wanted):
+        raise ValueError(f"requests repeat an index: {wanted}. Expected: each index once.")
+    results: list[ProbeResult] = []
+    for result in map(source, requests):
+        results.append(result)
+        if progress is not None:
+            progress(len(results), len(wanted))
+    results.sort(key=lambda result: result.index)
+    if [result.index for result in results] != wanted:
+        got = [result.index for result in results]
+        raise RuntimeError(f"The map returned probes {got} for requests {wanted}. Expected: each exactly once.")
+    return results
+
+
+def spectral_measure(results: Sequence[ProbeResult]) -> SpectralMeasure:
+    """Turn finished probes into the sampled spectral measure, one quadrature per probe in the given order.
+
+    Raises:
+        ValueError: there is no result, or the status of one is "nonfinite".
+    """
+    for result in results:
+        _refuse_nonfinite(result.tridiagonal, f"probe {result.index}")
+    return SpectralMeasure(
+        tuple(gauss_quadrature(result.tridiagonal.diagonal, result.tridiagonal.off_diagonal) for result in results)
+    )
+
+
+def start_measure(operator: SymmetricOperator, start: Tensor, num_lanczos_steps: int) -> SpectralMeasure:
+    """Return the spectral measure of one given vector: mass (v_i'start / ||start||)^2 at each eigenvalue.
+
+    One Lanczos run; the k nodes integrate polynomials up to degree 2k - 1 exactly. Not a sample: no standard error.
+
+    Raises:
+        ValueError: start or num_lanczos_steps are refused by lanczos, or a product was not finite.
+    """
+    tridiagonal = lanczos(operator.matvec, start, num_lanczos_steps)
+    _refuse_nonfinite(tridiagonal, "the run from the given vector")
+    return SpectralMeasure((gauss_quadrature(tridiagonal.diagonal, tridiagonal.off_diagonal),), sampled=False)
+
+
+def _refuse_nonfinite(tridiagonal: Tridiagonal, label: str) -> None:
+    if tridiagonal.status == "nonfinite":
+        raise ValueError(
+            f'status "nonfinite" in {label}: the product was not finite at step {tridiagonal.num_lanczos_steps + 1}. '
+            "Likely: (a) the loss overflows in this dtype, (b) the weights diverged in training."
+        )

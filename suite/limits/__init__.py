@@ -1,0 +1,1 @@
+"""Sparsity limits: predictors from a Hessian spectrum, and limits measured on the network itself."""

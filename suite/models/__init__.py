@@ -1,0 +1,1 @@
+"""One architecture per file: VERSION, Options and build(options, input_shape, num_classes)."""

@@ -1,0 +1,93 @@
+"""A network together with its data: what is trained, pruned and measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suite.network import ModelSpec, build_model, initialise, prunable_weights
+
+Splits = Mapping[str, tuple[Tensor, Tensor]]  # name -> inputs (n, *shape), targets (n,)
+
+
+@dataclass
+class Problem:
+    """A network on a device and the splits of its data set on the same device.
+
+    Attributes:
+        model: the network; methods and training change its weights in place.
+        splits: "train", "validation", "test" -> (inputs, targets).
+    """
+
+    model: nn.Module
+    splits: Splits
+
+    @classmethod
+    def of(cls, spec: ModelSpec, splits: Splits, *, initialisation: str, seed: int, device: str) -> "Problem":
+        """Build and initialise a network; the same seed gives the same weights on every device."""
+        model = build_model(spec, seed)
+        initialise(model, initialisation, seed)
+        return cls(model.to(device), splits)
+
+    @property
+    def prunable(self) -> dict[str, nn.Parameter]:
+        """Return the prunable weights by name, in module order."""
+        return prunable_weights(self.model)
+
+    @property
+    def num_prunable(self) -> int:
+        """Return their number."""
+        return sum(weight.numel() for weight in self.prunable.values())
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of all parameters and buffers on the CPU."""
+        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Set all parameters and buffers."""
+        self.model.load_state_dict(dict(state))
+
+
+class Evaluation(NamedTuple):
+    """Mean cross-entropy in nats and the share of correct answers."""
+
+    loss: float
+    accuracy: float
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor, batch_size: int = 2048) -> Evaluation:
+    """Evaluate a network on every example once, in eval mode, and leave it in the mode it was in.
+
+    Args:
+        model: returns logits (n, num_classes).
+        inputs: (n, *shape).
+        targets: (n,), integer classes.
+        batch_size: examples per forward pass; memory only.
+
+    Returns:
+        Loss summed in float64 over all examples and divided by n; accuracy from an exact count.
+    """
+    was_training = model.training
+    model.eval()
+    loss, correct = torch.zeros((), dtype=torch.float64, device=inputs.device), 0
+    for batch, classes in zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True):
+        logits = model(batch)
+        losses = nn.functional.cross_entropy(logits.double(), classes, reduction="sum")
+        loss += losses
+        correct += int((logits.argmax(dim=1) == classes).sum())
+    model.train(was_training)
+    return Evaluation(float(loss) / len(targets), correct / len(targets))
+
+
+def as_arrays(state: Mapping[str, Tensor], prefix: str) -> dict[str, np.ndarray]:
+    """Return a state dict as arrays named prefix/NAME, ready to be stored."""
+    return {f"{prefix}/{name}": value.detach().cpu().numpy() for name, value in state.items()}
+
+
+def as_state(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """Return stored arrays as a state dict on the CPU."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}

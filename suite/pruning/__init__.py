@@ -1,0 +1,1 @@
+"""Masks, allocations of a weight budget to layers, and the pruning methods."""

@@ -1,0 +1,22 @@
+"""Dense: nothing is pruned. The reference row, trained with the task's plain recipe.
+
+Cost: one training, shared with every method whose recipe is the same.
+"""
+
+from suite.pruning.contract import Search, Ticket
+from suite.pruning.masks import ones_like
+from suite.strict import Settings
+
+LABEL = "Dense"
+VERSION = 1
+PRUNES = False
+
+
+class Options(Settings):
+    """None."""
+
+
+def find_ticket(search: Search, options: Options) -> Ticket:
+    """Keep every weight of the trained network."""
+    del options
+    return Ticket(masks=ones_like(search.problem.prunable), start=search.dense, recipe=None, uses_dense=True)

@@ -1,0 +1,169 @@
+"""What a user writes: a study (tasks x methods x sparsities x seeds, and analyses) and the tasks it names."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from suite.errors import UserError
+from suite.extensions import settings_file
+from suite.strict import Settings, read_toml, validated
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Recipe(Settings):
+    """How a network is trained: plain SGD with momentum, all schedules counted in steps."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 0.0  # L2: adds weight_decay * w to the gradient, as torch.optim.SGD does
+    l1: NonNegative = 0.0  # adds l1 * sign(w) to the gradient; sign(0) = 0
+    l1_scope: Literal["prunable", "all"] = "prunable"  # "all" also pulls biases and normalisation, as the original does
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    milestones: tuple[PositiveInt, ...] = ()  # steps at which a "step" schedule multiplies the rate by gamma
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    initialisation: Literal["kaiming_normal", "signed_constant", "as_built"] = "kaiming_normal"
+
+    @model_validator(mode="after")
+    def _milestones_belong_to_step(self) -> "Recipe":
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError("milestones (steps) are needed by schedule = 'step', and by no other schedule")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones = {list(self.milestones)} must grow")
+        return self
+
+
+class Task(Settings):
+    """Model + data set + training recipe."""
+
+    name: Name
+    description: str = ""
+    model: str  # a file in suite/models, or module:function of the user's own
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    data: str  # a file in data/, or the path of an HDF5 file in the same layout
+    threads: PositiveInt = 1  # part of the science: floating-point sums depend on it
+    training: Recipe
+    # per method: the keys of `training` in which its own recipe differs
+    recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    def recipe(self, method: str) -> Recipe:
+        """Return the recipe with which a method's dense reference, and its pruned network, is trained."""
+        values = self.training.model_dump(mode="json") | self.recipes.get(method, {})
+        return validated(Recipe, values, f"task {self.name}, recipes.{method}")
+
+
+class Study(Settings):
+    """A grid of pruning runs and the analyses beside it."""
+
+    name: Name
+    description: str = ""
+    tasks: tuple[str, ...] = Field(min_length=1)
+    methods: tuple[str, ...] = ()
+    sparsities: tuple[float, ...] = ()
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(min_length=1)
+    analyses: tuple[str, ...] = ()
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("tasks", "methods", "sparsities", "seeds", "analyses")
+    @classmethod
+    def _no_duplicates(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]!r} stands more than once; each value of an axis stands once")
+        return values
+
+    @field_validator("sparsities")
+    @classmethod
+    def _fractions(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        for value in values:
+            if not 0 <= value < 1:
+                hint = f"; did you mean {value / 100:g}?" if 1 < value < 100 else ""
+                raise ValueError(f"sparsity {value:g} is not a fraction removed in [0, 1){hint}")
+        return values
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> "Study":
+        if not self.methods and not self.analyses:
+            raise ValueError("the grid is empty: name at least one of methods, analyses")
+        if self.methods and not self.sparsities and set(self.methods) != {"dense"}:
+            raise ValueError("the grid is empty: methods need sparsities, for example sparsities = [0.8, 0.9]")
+        return self
+
+
+def read_study(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[Study, dict[str, Task]]:
+    """Read a study and every task it names.
+
+    Args:
+        name_or_path: a built-in name, or the path of a TOML file.
+        overrides: "dotted.key=value" strings; a key of the study, else a key of every task of it.
+
+    Returns:
+        The study and its tasks by name, in the study's order.
+
+    Raises:
+        UserError: anything that a user would have to mend, in one line.
+    """
+    path = Path(name_or_path) if _is_path(name_or_path) else settings_file("suite.studies", name_or_path, "study")
+    values = read_toml(path)
+    parsed = [_parse_override(text) for text in overrides]
+    _apply(values, [(keys, value) for keys, value in parsed if keys[0] in Study.model_fields])
+    study = validated(Study, values, str(path) if _is_path(name_or_path) else f"study {name_or_path}")
+    for_tasks = [(keys, value) for keys, value in parsed if keys[0] not in Study.model_fields]
+    tasks = [_read_task(name, path.parent, for_tasks) for name in study.tasks]
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}: two tasks are named {max(names, key=names.count)!r}. Give each its own name.")
+    return study, {task.name: task for task in tasks}
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith(".toml") or "/" in text
+
+
+def _read_task(name: str, folder: Path, overrides: list[tuple[list[str], Any]]) -> Task:
+    """Read one task: a built-in name, or a path relative to the study's file."""
+    path = folder / name if _is_path(name) else settings_file("suite.tasks", name, "task")
+    values = read_toml(path)
+    _apply(values, overrides)
+    task = validated(Task, values, f"task {name}")
+    if task.data.endswith((".h5", ".hdf5")) and not Path(task.data).is_absolute():
+        task = task.model_copy(update={"data": str((path.parent / task.data).resolve())})
+    for method in task.recipes:
+        task.recipe(method)
+    return task
+
+
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    """Split "a.b=value"; the value is TOML, and text when it is not."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {text!r} has no '='. Expected: KEY=VALUE, for example --set training.epochs=1.")
+    keys = key.strip().split(".")
+    known = (*Study.model_fields, *Task.model_fields)
+    if keys[0] not in known:
+        from suite.errors import unknown
+
+        raise unknown("setting", keys[0], known, "the first part of --set KEY=VALUE")
+    try:
+        return keys, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return keys, value
+
+
+def _apply(values: dict[str, Any], overrides: list[tuple[list[str], Any]]) -> None:
+    """Set each dotted key in nested tables, making the tables that are not there."""
+    for keys, value in overrides:
+        table = values
+        for key in keys[:-1]:
+            table = table.setdefault(key, {})
+            if not isinstance(table, dict):
+                raise UserError(f"--set {'.'.join(keys)}: '{key}' is a value, not a table. Name a key inside a table.")
+        table[keys[-1]] = value

@@ -1,0 +1,1 @@
+"""Built-in tasks, one TOML file each: model + data set + training recipe."""

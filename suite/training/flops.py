@@ -1,0 +1,56 @@
+"""Floating-point operations of training, counted per prunable weight tensor and weighted by what a mask keeps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from suite.network import PRUNABLE_MODULES, prunable_weights
+from suite.pruning.masks import Masks
+
+BACKWARD_FACTOR = 3  # forward, gradient of the inputs, gradient of the weights: the same number of products each
+
+
+def forward_flops(model: nn.Module, inputs: Tensor) -> dict[str, float]:
+    """Return the operations of one example's forward pass, by prunable weight; a multiply-add counts two.
+
+    Args:
+        model: any network; modules that are used twice count twice.
+        inputs: (n, *shape); the pass is run on the first example.
+
+    Cost: one forward pass of one example. Attention's own products and activations are not counted.
+    """
+    names = {id(weight): name for name, weight in prunable_weights(model).items()}
+    flops = dict.fromkeys(names.values(), 0.0)
+
+    def count(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            del args
+            weight = module.weight
+            assert isinstance(weight, Tensor)
+            positions = output.numel() / weight.shape[0]
+            flops[name] += 2 * weight.numel() * positions
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(count(names[id(module.weight)]))
+        for module in model.modules()
+        if isinstance(module, PRUNABLE_MODULES) and id(module.weight) in names
+    ]
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(inputs[:1])
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return flops
+
+
+def training_flops(per_example: dict[str, float], masks: Masks | None, num_examples: int) -> float:
+    """Return the operations of training on num_examples examples with each layer weighted by its kept fraction."""
+    kept = {name: 1.0 if masks is None else float(masks[name].float().mean()) for name in per_example}
+    return BACKWARD_FACTOR * num_examples * sum(flops * kept[name] for name, flops in per_example.items())

@@ -1,0 +1,193 @@
+"""The one training loop: SGD with momentum, L1 or L2, masks kept exactly, order a function of (seed, epoch)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from suite.network import prunable_weights
+from suite.problem import Splits, evaluate
+from suite.pruning.masks import Masks
+from suite.seeds import generator
+from suite.study import Recipe
+from suite.training.schedules import learning_rate, num_steps, steps_per_epoch
+
+VERSION = 1  # raise when the same recipe trains to other weights
+
+
+def _nothing() -> None:
+    pass
+
+
+def _nothing_after_epoch(epoch: int) -> None:
+    del epoch
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Where a method may step in.
+
+    Attributes:
+        penalty: added to the loss of each batch.
+        after_step: called after each optimiser step.
+        after_epoch: called with the number of finished epochs.
+    """
+
+    penalty: Callable[[], Tensor] | None = None
+    after_step: Callable[[], None] = _nothing
+    after_epoch: Callable[[int], None] = _nothing_after_epoch
+
+
+@dataclass
+class History:
+    """What happened in a training.
+
+    Attributes:
+        status: "ok", or "nonfinite" when the loss left the finite numbers.
+        num_steps: gradient steps done.
+        num_examples: examples that went forward and backward.
+        curves: per finished epoch: epoch, train_loss (mean over its batches, nats), learning_rate (of its last step),
+            validation_loss, validation_accuracy, test_loss, test_accuracy.
+    """
+
+    status: str = "ok"
+    num_steps: int = 0
+    num_examples: int = 0
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+
+def train(
+    model: nn.Module,
+    splits: Splits,
+    recipe: Recipe,
+    seed: int,
+    *,
+    masks: Masks | None = None,
+    start_step: int = 0,
+    stop_step: int | None = None,
+    hooks: Hooks | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> History:
+    """Train a network in place.
+
+    Args:
+        model: its parameters with requires_grad are trained.
+        splits: "train", and for the curves "validation" and "test" where they are there; on the model's device.
+        recipe: optimiser, schedule, epochs.
+        seed: the data order of epoch e is a permutation drawn from generator(seed, "order", e).
+        masks: pruned weights are held at exactly zero: gradients are masked before, weights after each step.
+        start_step: where the schedule and the order begin; momentum always begins at zero.
+        stop_step: where to stop, by default the end of the schedule.
+        hooks: see Hooks.
+        progress: called after each epoch.
+
+    Returns:
+        The history. A loss that is not finite ends the training with status "nonfinite".
+
+    Raises:
+        ValueError: start_step is not below the schedule's number of steps.
+
+    Cost: stop_step - start_step gradients of a batch, one evaluation of validation and test per epoch.
+    """
+    inputs, targets = splits["train"]
+    hooks, per_epoch = hooks or Hooks(), steps_per_epoch(recipe, len(targets))
+    total = num_steps(recipe, len(targets))
+    stop = total if stop_step is None else min(stop_step, total)
+    if not 0 <= start_step < total:
+        raise ValueError(f"start_step={start_step} is out of range. Expected: 0 <= start_step < {total}.")
+    stepper = _Stepper(model, recipe, masks, hooks)
+    history, epoch_loss, epoch_examples = History(), torch.zeros((), device=inputs.device), 0
+    order = torch.empty(0, dtype=torch.long)
+    model.train()
+    for step in range(start_step, stop):
+        epoch, position = divmod(step, per_epoch)
+        if position == 0 or not len(order):
+            order = torch.randperm(len(targets), generator=generator(seed, "order", epoch)).to(inputs.device)
+        batch = order[position * recipe.batch_size : (position + 1) * recipe.batch_size]
+        loss = stepper.step(inputs[batch], targets[batch], learning_rate(recipe, step, total))
+        epoch_loss += loss * len(batch)
+        epoch_examples += len(batch)
+        history.num_steps += 1
+        history.num_examples += len(batch)
+        if position == per_epoch - 1 or step == stop - 1:
+            mean_loss = float(epoch_loss) / epoch_examples
+            if not math.isfinite(mean_loss):
+                history.status = "nonfinite"
+                break
+            if position == per_epoch - 1:
+                hooks.after_epoch(epoch + 1)
+            stepper.assert_masked()
+            _record_epoch(history, model, splits, epoch + 1, mean_loss, learning_rate(recipe, step, total))
+            epoch_loss, epoch_examples = torch.zeros_like(epoch_loss), 0
+            if progress:
+                progress((step + 1 - start_step) / (stop - start_step), f"epoch {epoch + 1}, loss {mean_loss:.4f}")
+    return history
+
+
+class _Stepper:
+    """One gradient step: loss, penalties, masked gradients, SGD, masked weights."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, masks: Masks | None, hooks: Hooks) -> None:
+        self.decayed: list[Tensor]
+        self.pruned: list[Tensor]
+        self.multipliers: Any
+        self.model, self.l1, self.hooks = model, recipe.l1, hooks
+        trained: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimiser = torch.optim.SGD(
+            trained, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        self.decayed = trained
+        if recipe.l1 and recipe.l1_scope == "prunable":
+            self.decayed = [*prunable_weights(model).values()]
+        parameters = dict(model.named_parameters())
+        self.pruned = [parameters[name] for name in masks or {}]
+        self.multipliers = [
+            mask.to(p.device, p.dtype) for mask, p in zip((masks or {}).values(), self.pruned, strict=True)
+        ]
+
+    def step(self, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
+        """Do one step and return the batch's mean cross-entropy."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = nn.functional.cross_entropy(self.model(inputs), targets)
+        (loss + self.hooks.penalty() if self.hooks.penalty else loss).backward()  # type: ignore[no-untyped-call]
+        if self.l1:
+            torch._foreach_add_(_gradients(self.decayed), torch._foreach_sign(self.decayed), alpha=self.l1)
+        if self.pruned:
+            torch._foreach_mul_(_gradients(self.pruned), self.multipliers)
+        self.optimiser.step()
+        if self.pruned:
+            with torch.no_grad():
+                torch._foreach_mul_(self.pruned, self.multipliers)
+        self.hooks.after_step()
+        return loss.detach()
+
+    def assert_masked(self) -> None:
+        """Stop at once if a pruned weight has come back: the mask is the method's result."""
+        for weight, multiplier in zip(self.pruned, self.multipliers, strict=True):
+            assert not torch.any(weight.detach()[multiplier == 0]), "a pruned weight is not zero"
+
+
+def _gradients(weights: list[Tensor]) -> list[Tensor]:
+    """Return the gradients of weights that the loss reaches; one that it does not reach has none to change."""
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    return [weight.grad for weight in weights if weight.grad is not None]
+
+
+def _record_epoch(
+    history: History, model: nn.Module, splits: Splits, epoch: int, train_loss: float, rate: float
+) -> None:
+    """Append one point to every curve."""
+    values = {"epoch": float(epoch), "train_loss": train_loss, "learning_rate": rate}
+    for name in ("validation", "test"):
+        if name in splits:
+            evaluation = evaluate(model, *splits[name])
+            values[f"{name}_loss"], values[f"{name}_accuracy"] = evaluation.loss, evaluation.accuracy
+    for name, value in values.items():
+        history.curves.setdefault(name, []).append(value)

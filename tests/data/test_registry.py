@@ -1,0 +1,116 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import data
+from data import (
+    UnknownDataset,
+    available,
+    dataset_path,
+    dataset_sha256,
+    describe,
+    ensure,
+    read_dataset,
+)
+from data.hdf5 import FileRefused, write_sealed
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ESPALIER_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def test_available_is_the_folder() -> None:
+    assert available() == sorted(
+        path.stem for path in Path(data.__file__).parent.iterdir() if path.suffix == ".py" and path.name[0] != "_"
+    )
+    assert "digits" in available()
+
+
+def test_where_files_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ESPALIER_DATA", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert dataset_path("digits") == tmp_path / ".cache/espalier/data/digits.h5"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert dataset_path("digits") == tmp_path / ".cache/espalier/data/digits.h5"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/scratch/cache")
+    assert dataset_path("digits") == Path("/scratch/cache/espalier/data/digits.h5")
+    monkeypatch.setenv("ESPALIER_DATA", "")
+    assert dataset_path("digits") == Path("/scratch/cache/espalier/data/digits.h5")
+    monkeypatch.setenv("ESPALIER_DATA", "~/sets")
+    assert dataset_path("digits") == tmp_path / "sets/digits.h5"
+
+
+@pytest.mark.parametrize("name", ["digit", "_dataset", "../digits", "hdf5", ""])
+def test_an_unknown_name(name: str, folder: Path) -> None:
+    for call in (describe, dataset_path, ensure):
+        with pytest.raises(UnknownDataset, match=r"Known: .*digits") as caught:
+            call(name)
+        assert not isinstance(caught.value, KeyError)
+        assert str(caught.value).startswith(f"No data set named {name!r}.")
+        assert ("Did you mean 'digits'?" in str(caught.value)) == (name in ("digit", "../digits"))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", available())
+def test_contract_of_a_data_set(name: str, folder: Path) -> None:
+    description = describe(name)
+    for line in (description.description, description.licence, description.source):
+        assert line.strip() == line != ""
+        assert "\n" not in line
+    path = ensure(name)
+    assert path == dataset_path(name) == folder / f"{name}.h5"
+    assert [entry.name for entry in folder.iterdir()] == [f"{name}.h5"]
+    dataset = read_dataset(path)
+    assert dataset.name == name == description.name
+    assert dataset.sha256 == dataset_sha256(path)
+    assert (dataset.licence, dataset.source) == (description.licence, description.source)
+    assert set(dataset.splits) == {"train", "validation", "test"}
+    assert set(np.unique(dataset.splits["train"].targets)) == set(range(dataset.num_classes))
+    train = dataset.splits["train"].inputs
+    assert abs(train.mean(dtype=np.float64)) < 0.5
+    assert 0.5 < train.std(dtype=np.float64) < 2.0
+    content = path.read_bytes()
+    path.unlink()
+    assert ensure(name).read_bytes() == content
+
+
+def test_a_file_is_written_once(folder: Path) -> None:
+    before = ensure("digits").stat()
+    after = ensure("digits").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_a_damaged_file_is_reported_and_left_alone(folder: Path) -> None:
+    folder.mkdir()
+    path = folder / "digits.h5"
+    write_sealed(path, lambda file: file.create_group("train"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FileRefused, match=rf"is damaged.*Delete {path}: the next use"):
+        ensure("digits")
+    assert path.read_bytes() == content
+    with h5py.File(path, "w"):
+        pass
+    with pytest.raises(FileRefused, match=rf"no seal.*Delete {path}"):
+        ensure("digits")
+
+
+def test_processes_that_race_all_win(folder: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "from data import ensure, read_dataset; print(read_dataset(ensure('digits')).sha256)",
+    ]
+    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = [racer.communicate()[0].strip() for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * 2
+    assert set(answers) == {dataset_sha256(folder / "digits.h5")}
+    assert [entry.name for entry in folder.iterdir()] == ["digits.h5"]

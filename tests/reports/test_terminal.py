@@ -1,0 +1,51 @@
+import io
+
+from rich.console import Console
+
+from reports._results import Results
+from reports.terminal import terminal_table
+
+
+def printed(results, width=160):
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None).print(terminal_table(results))
+    return stream.getvalue()
+
+
+def test_every_method_has_a_row_with_its_means_and_the_counts_stand_above(results_file):
+    results = Results.read(results_file())
+    text = printed(results)
+    accuracy = results.rows.query("method == 'imp' and sparsity == 0.95 and requested")["test_accuracy"]
+    row = next(line for line in text.splitlines() if line.strip().startswith("IMP"))
+    assert f"{100 * accuracy.mean():.2f} ± " in row
+    assert row.count("±") == 6  # its dense network and five sparsities
+    counts = next(line for line in text.splitlines() if "weights kept" in line)
+    assert counts.split()[-6:] == ["6,464", "1,293", "646", "323", "129", "65"]
+
+
+def test_the_answer_and_the_limits_are_told_below(results_file):
+    text = " ".join(printed(Results.read(results_file())).split())
+    assert "keeps its accuracy longest" in text
+    assert "Predicted sparsity limit" in text
+
+
+def test_one_seed_prints_no_interval(results_file):
+    assert "±" not in printed(Results.read(results_file(seeds=(4,), analyses=False))).partition("mean ± 95%")[2]
+
+
+def test_markup_in_a_name_is_printed_and_not_obeyed(results_file):
+    hostile = "[bold red]LOMP[/bold red] [link=http://example.org]x[/link]"
+    results = Results.read(results_file(methods=("lomp",), labels={"lomp": hostile}, analyses=False))
+    assert hostile in printed(results)
+
+
+def test_a_result_that_is_not_there_is_a_dash(results_file):
+    results = Results.read(results_file(methods=("lomp", "imp"), seeds=(0,), analyses=False))
+    rows = results.rows
+    rows.drop(rows[(rows["method"] == "imp") & (rows["sparsity"] == 0.99)].index, inplace=True)
+    line = next(line for line in printed(results).splitlines() if line.strip().startswith("IMP"))
+    assert line.split()[-1] == "–"
+
+
+def test_a_study_without_results_prints(results_file):
+    assert "No pruned network has a result yet." in printed(Results.read(results_file(methods=(), analyses=False)))
