@@ -17,8 +17,6 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from suite.cells._network import UserNetwork
-    from suite.curvature.slq import ProbeMap
-    from suite.measure import Effort
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -38,7 +36,8 @@ Study = Annotated[str, typer.Argument(help="A built-in study (see `espalier stud
 Folder = Annotated[Path, typer.Argument(help="A study's folder, as made by `espalier run`.")]
 Out = Annotated[Path | None, typer.Option(help="The study's folder; by default runs/NAME.")]
 Launcher = Annotated[str, typer.Option(help="Where cells run: inline or ray.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Cells (or probes) at a time; by default one per processor.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Cells at a time; by default one per processor.")]
+Actors = Annotated[int, typer.Option(min=1, help="Probes at a time; more than one runs them as Ray actors.")]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a dotted key of the study or its tasks.")
 ]
@@ -75,7 +74,7 @@ def run(
     plan.freeze(folder)
     console = Console()
     console.print(f"study {plan.study.name}: {len(plan.cells)} cells in {folder}", highlight=False, soft_wrap=True)
-    with Display(plan, console) as display:
+    with _resumable(), Display(plan, console) as display:
         outcomes = chosen.run(plan, folder, workers=workers or _num_processors(), report=display.report)
     console.print(display.summary(), highlight=False)
     for failure in display.failures:
@@ -134,18 +133,19 @@ def spectrum(
     data: Data,
     probes: Probes = 4,
     steps: Steps = 64,
-    workers: Workers = 1,
+    workers: Actors = 1,
     seed: Seed = 0,
     dtype: Dtype = "float32",
     json_file: Json = None,
 ) -> None:
     """Measure the Hessian spectrum of your own network by stochastic Lanczos quadrature."""
-    from suite.measure import measure_spectrum, spectrum_as_json
+    from launchers.probes import probe_map
+    from suite.measure import Effort, measure_spectrum, spectrum_as_json
 
-    source, effort = _source(model, weights, data, dtype), _effort(probes, steps, seed)
+    source, effort = _source(model, weights, data, dtype), Effort(probes, steps, seed)
     _check_writable(json_file)
-    with _probe_map(workers or 1) as probe_map, _progress() as progress:
-        _, results, measure = measure_spectrum(source, effort, probe_map, progress)
+    with probe_map(workers) as probes_on, _progress() as progress:
+        _, results, measure = measure_spectrum(source, effort, probes_on, progress)
     values = spectrum_as_json(results, measure)
     _show({name: value for name, value in values.items() if name != "probes"})
     _write_json(json_file, values)
@@ -162,27 +162,28 @@ def limit(
     curvature: Annotated[str, typer.Option(help="What negative eigenvalues count as: abs or positive.")] = "abs",
     probes: Probes = 4,
     steps: Steps = 64,
-    workers: Workers = 1,
+    workers: Actors = 1,
     seed: Seed = 0,
     dtype: Dtype = "float32",
     json_file: Json = None,
 ) -> None:
     """Predict how sparse your own network can get: gaussian_width and statistical_dimension limits."""
+    from launchers.probes import probe_map
     from suite.errors import UserError
-    from suite.measure import measure_limits
+    from suite.measure import Effort, measure_limits
 
     if loss_tolerance is not None and not 0 < loss_tolerance < float("inf"):
         raise UserError(f"--loss-tolerance {loss_tolerance} is no tolerance. Expected: a positive number of nats.")
     checked: Any = _one_of("--curvature", curvature, ("abs", "positive"))
-    source, effort = _source(model, weights, data, dtype), _effort(probes, steps, seed)
+    source, effort = _source(model, weights, data, dtype), Effort(probes, steps, seed)
     _check_writable(json_file)
-    with _probe_map(workers or 1) as probe_map, _progress() as progress:
+    with probe_map(workers) as probes_on, _progress() as progress:
         values = measure_limits(
             source,
             effort,
             loss_tolerance_nats=loss_tolerance,
             curvature=checked,
-            probe_map=probe_map,
+            probe_map=probes_on,
             progress=progress,
         )
     _show(values)
@@ -194,12 +195,10 @@ def data_list() -> None:
     """List all data sets, whether they are prepared, and where they lie."""
     from data import available, dataset_path, describe
 
-    table = Table("name", "what it is", "state", "file", box=None)
     for name in available():
         path = dataset_path(name)
         state = "prepared" if path.exists() else "written on first use"
-        table.add_row(name, describe(name).description, state, str(path))
-    Console(soft_wrap=True).print(table)
+        print(f"{name:20}{describe(name).description}\n{'':20}{state}: {path}")
 
 
 @app.command(epilog="Example: espalier doctor")
@@ -216,36 +215,19 @@ def doctor() -> None:
         raise typer.Exit(SOME_FAILED)
 
 
-def _lister(what: str, names: Callable[[], dict[str, str]]) -> Callable[[], None]:
+def _lister(kind: str) -> Callable[[], None]:
     def show() -> None:
-        for name, description in names().items():
+        from suite.catalogue import catalogue
+
+        for name, description in catalogue(kind).items():
             print(f"{name:20}{description}".rstrip())
 
-    show.__doc__ = f"List all {what} that can be named, one line each."
+    show.__doc__ = f"List all {kind} that can be named, one line each."
     return show
 
 
-def _described(package: str) -> dict[str, str]:
-    from suite.extensions import available, folder_of
-    from suite.strict import read_toml
-
-    files = {name: folder_of(package) / f"{name}.toml" for name in available(package, ".toml")}
-    return {name: read_toml(path).get("description", "") for name, path in files.items()}
-
-
-def _first_lines(package: str, what: str) -> dict[str, str]:
-    from suite.extensions import available, load
-
-    return {name: (load(package, name, what).__doc__ or "").splitlines()[0] for name in available(package)}
-
-
-for _name, _names in {
-    "studies": lambda: _described("suite.studies"),
-    "tasks": lambda: _described("suite.tasks"),
-    "methods": lambda: _first_lines("suite.pruning.methods", "method"),
-    "models": lambda: _first_lines("suite.models", "model"),
-}.items():
-    app.command(_name, epilog=f"Example: espalier {_name}")(_lister(_name, _names))
+for _kind in ("studies", "tasks", "methods", "models"):
+    app.command(_kind, epilog=f"Example: espalier {_kind}")(_lister(_kind))
 
 
 def _collect_and_report(folder: Path, console: Console) -> None:
@@ -284,28 +266,13 @@ def _source(model: str, weights: Path, data: Path, dtype: str) -> "UserNetwork":
     return UserNetwork(model, weights, data, device, _one_of("--dtype", dtype, DTYPES))
 
 
-def _effort(probes: int, steps: int, seed: int) -> "Effort":
-    from suite.measure import Effort
-
-    return Effort(probes, steps, seed)
-
-
 @contextmanager
-def _probe_map(workers: int) -> Iterator["ProbeMap"]:
-    """Yield the map that runs probes: here for one worker, Ray actors for more."""
-    import torch
-
-    from suite.curvature.slq import inline_map
-
-    if workers == 1:
-        yield inline_map
-        return
-    from launchers._ray_session import ray_session
-    from launchers.probes import RayProbeMap
-
-    gpus = torch.cuda.device_count()
-    with ray_session(workers, gpus):
-        yield RayProbeMap(gpus or workers, threads=1, gpus_per_actor=1 if gpus else 0)
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        _complain(f"interrupted; what is committed stays. Go on with the same command: {_command()}")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager
@@ -366,9 +333,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        _complain(f"interrupted; what is committed stays. Go on with the same command: {_command()}")
-        sys.exit(INTERRUPTED)
     except Exception as error:
         if not _is_bad_input(error):
             raise

@@ -5,18 +5,20 @@ and index alone, so it is the same for any number of actors; a lost actor costs 
 """
 
 import logging
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
+from launchers._ray_session import ray_session
 from suite.curvature.probes import ProbeRequest
-from suite.curvature.slq import OperatorSource, ProbeResult, run_probe
+from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, inline_map, run_probe
 
 log = logging.getLogger(__name__)
-MAX_RESTARTS = 3  # per probe; a probe that kills four actors is at fault itself
+MAX_RESTARTS = 3  # per probe, and for an actor that dies before its first; whoever kills four actors is at fault itself
 
 
 class ProbeWorker:
@@ -26,6 +28,9 @@ class ProbeWorker:
         """Build the operator; weights and data are loaded by path."""
         torch.set_num_threads(threads)
         self.operator = source.build()
+
+    def ready(self) -> None:
+        """Return once the operator is built."""
 
     def run(self, request: ProbeRequest) -> ProbeResult:
         """Run one probe."""
@@ -47,43 +52,86 @@ class RayProbeMap:
     gpus_per_actor: float = 0
 
     def __call__(self, source: OperatorSource, requests: Sequence[ProbeRequest]) -> Iterator[ProbeResult]:
-        """Yield one result per request, in the order in which they are done."""
+        """Yield one result per request, in the order in which they are done.
+
+        Raises:
+            ray.exceptions.RayActorError: a probe, or the building of the operator, killed MAX_RESTARTS + 1 actors.
+        """
+        crew = _Crew(self, source, requests)
+        try:
+            for _ in range(min(self.num_actors, len(requests))):
+                crew.hire()
+            yield from crew.work()
+        finally:
+            crew.dismiss()
+
+
+@contextmanager
+def probe_map(workers: int) -> Iterator[ProbeMap]:
+    """Yield the map for a number of workers: this process for one, else actors of a private Ray, one per GPU.
+
+    Raises:
+        UserError: ray is needed and not installed.
+    """
+    if workers == 1:
+        yield inline_map
+        return
+    gpus = torch.cuda.device_count()
+    with ray_session(workers, gpus):
+        yield RayProbeMap(gpus or workers, threads=1, gpus_per_actor=1 if gpus else 0)
+
+
+class _Crew:
+    """The actors of one map. An actor gets its first probe when it is up: the cluster may be busy for a while."""
+
+    def __init__(self, settings: RayProbeMap, source: OperatorSource, requests: Sequence[ProbeRequest]) -> None:
         import ray
 
-        worker = ray.remote(num_cpus=self.threads, num_gpus=self.gpus_per_actor)(ProbeWorker)
-        actors = [worker.remote(source, self.threads) for _ in range(min(self.num_actors, len(requests)))]
-        waiting, running = list(reversed(requests)), {}
-        restarts = {request.index: 0 for request in requests}
-        try:
-            for actor in actors:
-                request = waiting.pop()
-                running[actor.run.remote(request)] = (actor, request)
-            while running:
-                (reference,), _ = ray.wait(list(running), num_returns=1)
-                actor, request = running.pop(reference)
-                result = self._result(ray, reference, restarts, request)
-                if result is None:  # the actor is gone: a new one takes its probe
-                    actors.remove(actor)
-                    actors.append(actor := worker.remote(source, self.threads))
-                    running[actor.run.remote(request)] = (actor, request)
-                    continue
-                if waiting:
-                    following = waiting.pop()
-                    running[actor.run.remote(following)] = (actor, following)
-                yield result
-        finally:
-            for actor in actors:
-                ray.kill(actor)
+        self.ray: Any = ray
+        worker = ray.remote(num_cpus=settings.threads, num_gpus=settings.gpus_per_actor)(ProbeWorker)
+        self.new_actor: Callable[[], Any] = partial(worker.remote, source, settings.threads)
+        self.waiting = list(reversed(requests))
+        self.running: dict[Any, tuple[Any, ProbeRequest | None]] = {}
+        self.actors: list[Any] = []
+        self.restarts: dict[int | None, int] = {}  # by probe index; None counts actors lost before their first probe
+        self.num_left = len(requests)
 
-    def _result(self, ray: Any, reference: Any, restarts: dict[int, int], request: ProbeRequest) -> ProbeResult | None:
-        """Return a probe's result, or None when its actor died and the probe may be tried again."""
-        try:
-            result: ProbeResult = ray.get(reference)
-        except ray.exceptions.RayActorError:
-            restarts[request.index] += 1
-            log.warning("probe %d lost its actor (%d of %d)", request.index, restarts[request.index], MAX_RESTARTS)
-            if restarts[request.index] > MAX_RESTARTS:
-                raise
-            time.sleep(0.1 * restarts[request.index])
-            return None
-        return replace(result, restarts=restarts[request.index])
+    def hire(self) -> None:
+        """Ask for one more actor."""
+        actor = self.new_actor()
+        self.actors.append(actor)
+        self.running[actor.ready.remote()] = (actor, None)
+
+    def work(self) -> Iterator[ProbeResult]:
+        """Hand out probes and yield what comes back until every probe is done."""
+        while self.num_left:
+            (reference,), _ = self.ray.wait(list(self.running), num_returns=1)
+            actor, request = self.running.pop(reference)
+            try:
+                result = self.ray.get(reference)
+            except self.ray.exceptions.RayActorError as error:
+                self._replace(actor, request, error)
+                continue
+            if self.waiting:
+                following = self.waiting.pop()
+                self.running[actor.run.remote(following)] = (actor, following)
+            if request is not None:
+                self.num_left -= 1
+                yield replace(result, restarts=self.restarts.get(request.index, 0))
+
+    def dismiss(self) -> None:
+        """End all actors."""
+        for actor in self.actors:
+            self.ray.kill(actor)
+
+    def _replace(self, actor: Any, request: ProbeRequest | None, error: Exception) -> None:
+        """Put the lost actor's probe back and hire another, up to a bound."""
+        index = None if request is None else request.index
+        self.restarts[index] = self.restarts.get(index, 0) + 1
+        log.warning("probe %s lost its actor (%d of %d)", index, self.restarts[index], MAX_RESTARTS)
+        if self.restarts[index] > MAX_RESTARTS:
+            raise error
+        self.actors.remove(actor)
+        if request is not None:
+            self.waiting.append(request)
+        self.hire()

@@ -88,10 +88,15 @@ def _winners(held: Sequence[_Reach], num_methods: int) -> str:
     tested = ", the highest sparsity tested" if best[0].is_highest_tested else " sparsity"
     drops = _listed([_drop_text(reach.drop) for reach in best])
     sentence = f"{names} {longest}: within 0.5 points of {their} up to {sparsity_text(best[0].sparsity)}{tested}"
-    next_best = [reach for reach in held if reach.sparsity < best[0].sparsity]
-    following = [reach for reach in next_best if reach.sparsity == next_best[0].sparsity]
-    then = f" Next: {_listed([r.label for r in following])}, up to {sparsity_text(following[0].sparsity)}."
-    return f"{sentence} ({drops}).{then if following else ''}"
+    return f"{sentence} ({drops}).{_following(held, best[0].sparsity)}"
+
+
+def _following(held: Sequence[_Reach], best_sparsity: float) -> str:
+    beaten = [reach for reach in held if reach.sparsity < best_sparsity]
+    if not beaten:
+        return ""
+    following = [reach for reach in beaten if reach.sparsity == beaten[0].sparsity]
+    return f" Next: {_listed([reach.label for reach in following])}, up to {sparsity_text(following[0].sparsity)}."
 
 
 def _nobody(known: Sequence[_Reach]) -> str:

@@ -7,8 +7,11 @@ _SI_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
 def sparsity_text(sparsity: float) -> str:
-    """0.95 -> "95%"; as many digits as the fraction has, so that 0.9995 is not rounded to 100%."""
-    return MISSING if math.isnan(sparsity) else f"{100.0 * sparsity:.6g}%"
+    """0.95 -> "95%"; as many digits as the fraction has, so that nothing below 1 is rounded to 100%."""
+    if math.isnan(sparsity):
+        return MISSING
+    text = f"{100.0 * sparsity:.6g}"
+    return f"{text}%" if text != "100" or sparsity == 1.0 else f"{100.0 * sparsity:.12g}%"
 
 
 def percent_text(fraction: float, half_width: float = math.nan) -> str:

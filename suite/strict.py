@@ -71,7 +71,7 @@ def _first_violation(model: type[BaseModel], error: ValidationError) -> str:
         message = first["msg"].removeprefix("Value error, ")
         line = f"{key} = {first['input']!r}: {message}." if key else f"{message}."
     more = f" ({len(problems) - 1} more after this one.)" if len(problems) > 1 else ""
-    return line.replace("..", ".") + more
+    return line.replace("..", ".").replace("?.", "?") + more
 
 
 def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

@@ -85,7 +85,8 @@ def statistical_dimension_limit(
         delta_measure: nu, called with counts whose removed weights are not all zero. Pass one DeltaRuns to several
             calls to share runs.
         curvature: treatment of negative eigenvalues, in mu and nu alike.
-        resolution: the search ends when one step changes the sparsity by no more; 0 goes on to the single weight.
+        resolution: the search ends when one step changes the sparsity by no more; 0, or a step below one weight, goes
+            on until a count is feasible and the next is not.
         max_runs: the search ends, with converged=False and a warning, after so many runs.
 
     Returns:
@@ -103,30 +104,24 @@ def statistical_dimension_limit(
     runs_before = runs.num_runs
     mu = treated(measure, curvature)
 
-    def implied(nu: SpectralMeasure, mean_or_probe: SpectralMeasure = mu) -> int:
-        direction = treated(nu, curvature).pooled()
-        return largest_feasible_count(
-            lambda count: statistical_dimension_fraction(
-                mean_or_probe, direction, order.radius(count), loss_tolerance_nats
-            ),
-            order.dim,
-        )
+    def implied_count(nu: SpectralMeasure, probes: SpectralMeasure = mu) -> int:
+        return _implied_count(probes, treated(nu, curvature).pooled(), order, loss_tolerance_nats)
 
-    def solve() -> tuple[int, list[int], bool]:
-        if order.num_zero_weights == order.dim:
-            return order.dim, [order.dim] * len(mu.quadratures), True
+    count, converged, counts_per_probe = order.dim, True, [order.dim] * len(mu.quadratures)
+    if order.num_zero_weights < order.dim:
         start = gaussian_width_limit(measure, order, loss_tolerance_nats, curvature=curvature).num_removed
         known = runs.nearest(start)
-        start = start if known is None else implied(known)
-        largest_step = math.floor(resolution * order.dim)
         count, converged = _fixed_point(
-            lambda at: implied(runs(at)), start, order.num_zero_weights, order.dim, largest_step, max_runs
+            lambda at: implied_count(runs(at)),
+            start if known is None else implied_count(known),
+            lowest=order.num_zero_weights,
+            highest=order.dim,
+            largest_step=math.floor(resolution * order.dim),
+            max_runs=max_runs,
         )
         nu = runs.nearest(count)
         assert nu is not None
-        return count, [implied(nu, SpectralMeasure((rule,))) for rule in mu.quadratures], converged
-
-    count, per_probe, converged = solve()
+        counts_per_probe = [implied_count(nu, SpectralMeasure((rule,))) for rule in mu.quadratures]
     if not converged:
         logger.warning("statistical dimension: no convergence to %g after %d runs", resolution, max_runs)
     limit, half_width = count / order.dim, kinematic_half_width(order.dim)
@@ -134,12 +129,19 @@ def statistical_dimension_limit(
         sparsity_limit=limit,
         lower=max(0.0, limit - half_width),
         upper=min(1.0, limit + half_width),
-        probe_standard_error=count_standard_error(per_probe, order.dim, sampled=measure.sampled),
+        probe_standard_error=count_standard_error(counts_per_probe, order.dim, sampled=measure.sampled),
         num_removed=count,
         loss_tolerance_nats=loss_tolerance_nats,
         curvature=curvature,
         num_delta_runs=runs.num_runs - runs_before,
         converged=converged,
+    )
+
+
+def _implied_count(mu: SpectralMeasure, nu: Quadrature, order: MagnitudeOrder, loss_tolerance_nats: float) -> int:
+    """Return the limit that a direction measure held fixed implies."""
+    return largest_feasible_count(
+        lambda count: statistical_dimension_fraction(mu, nu, order.radius(count), loss_tolerance_nats), order.dim
     )
 
 
@@ -191,20 +193,24 @@ def optimal_theta(nu: Quadrature, radius: float, loss_tolerance_nats: float) -> 
 
 
 def _fixed_point(
-    implied: Callable[[int], int], start: int, lowest: int, highest: int, largest_step: int, max_runs: int
+    implied: Callable[[int], int], start: int, *, lowest: int, highest: int, largest_step: int, max_runs: int
 ) -> tuple[int, bool]:
-    """Find the count n in (lowest, highest] with implied(n) = n; return it and whether the search converged."""
-    below, above = lowest, highest + 1  # implied(below) > below (or it is the end); implied(above) < above
+    """Find a count n <= highest with implied(n) = n; return it and whether the search converged.
+
+    A count is feasible with its own nu exactly when implied(n) >= n. With largest_step 0 the search therefore ends
+    between neighbours of which the lower is feasible and the upper is not.
+    """
+    below, above = lowest, highest + 1  # feasible, infeasible
     count = min(max(start, lowest + 1), highest)
     visited: list[tuple[int, int]] = []  # count, implied step
     result = count
     for _ in range(max_runs):
         result = implied(count)
         step = result - count
-        if abs(step) <= largest_step:
+        if abs(step) <= largest_step and largest_step > 0:
             return result, True
         visited.append((count, step))
-        if step > 0:
+        if step >= 0:
             below = count
         else:
             above = count
@@ -215,9 +221,11 @@ def _fixed_point(
 
 
 def _next_count(visited: list[tuple[int, int]], implied: int, below: int, above: int) -> int:
-    """Choose the next count strictly inside the bracket: the secant through two visits, the implied one, the middle."""
+    """Choose the next count strictly inside the bracket: the secant's, the implied one, or the middle."""
     candidates = [implied, (below + above) // 2]
-    if len(visited) >= 2:
+    if visited[-1][1] == 0:
+        candidates.insert(0, below + 1)
+    elif len(visited) >= 2:
         (first, first_step), (second, second_step) = visited[-2:]
         if first_step != second_step:
             candidates.insert(0, round(second - second_step * (second - first) / (second_step - first_step)))

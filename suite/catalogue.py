@@ -1,0 +1,18 @@
+"""What can be named in a study or a task, one line each."""
+
+from suite.extensions import available, folder_of, load
+from suite.strict import read_toml
+
+TOML_FOLDERS = {"studies": "suite.studies", "tasks": "suite.tasks"}
+MODULE_FOLDERS = {"methods": "suite.pruning.methods", "models": "suite.models"}
+KINDS = (*TOML_FOLDERS, *MODULE_FOLDERS)
+
+
+def catalogue(kind: str) -> dict[str, str]:
+    """Return name -> one line for one of KINDS: a TOML file's description, or a module's first line."""
+    if kind in TOML_FOLDERS:
+        package = TOML_FOLDERS[kind]
+        files = {name: folder_of(package) / f"{name}.toml" for name in available(package, ".toml")}
+        return {name: read_toml(path).get("description", "") for name, path in files.items()}
+    package = MODULE_FOLDERS[kind]
+    return {name: (load(package, name, kind).__doc__ or "").splitlines()[0] for name in available(package)}

@@ -1,0 +1,96 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from reports._results import Results
+from reports.tables import limits
+from reports.tables._column import printed
+
+
+@pytest.fixture
+def results(results_file):
+    return Results.read(results_file())
+
+
+def value(results, limit, source, seed, factor=1.0):
+    rows = results.limits
+    match = (rows["limit"] == limit) & (rows["source"] == source) & (rows["seed"] == seed)
+    return rows[match & (rows["tolerance_factor"] == factor)]["sparsity_limit"].item()
+
+
+def test_one_row_per_predictor_tolerance_and_seed_and_one_mean(results):
+    frame = limits.build(results)
+    assert len(frame) == 2 * 3 * (3 + 1)
+    assert frame["statistic"].value_counts().to_dict() == {"seed": 18, "mean": 6}
+
+
+def test_a_row_holds_prediction_beside_measurement_of_the_same_network(results):
+    frame = limits.build(results)
+    match = (frame["predictor"] == "statistical_dimension") & (frame["seed"] == 1) & (frame["tolerance_factor"] == 2.0)
+    row = frame[match].iloc[0]
+    slq = value(results, "statistical_dimension", "slq", 1, 2.0)
+    dense = value(results, "statistical_dimension", "dense_hessian", 1, 2.0)
+    one_shot = value(results, "one_shot", "measured", 1, 2.0)
+    fine_tuned = value(results, "fine_tuned", "measured", 1, 2.0)
+    assert (row["slq"], row["dense_hessian"], row["one_shot"], row["fine_tuned"]) == (slq, dense, one_shot, fine_tuned)
+    assert row["slq_minus_dense"] == slq - dense
+    assert row["slq_minus_one_shot"] == slq - one_shot
+    assert row["slq_minus_fine_tuned"] == slq - fine_tuned
+
+
+def test_the_mean_of_differences_is_taken_seed_by_seed(results):
+    frame = limits.build(results)
+    match = (frame["predictor"] == "gaussian_width") & (frame["statistic"] == "mean")
+    row = frame[match & (frame["tolerance_factor"] == 1.0)].iloc[0]
+    slq = np.array([value(results, "gaussian_width", "slq", seed) for seed in range(3)])
+    dense = np.array([value(results, "gaussian_width", "dense_hessian", seed) for seed in range(3)])
+    differences = slq - dense
+    assert row["slq_minus_dense"] == pytest.approx(differences.mean(), abs=1e-15)
+    expected = stats.t.ppf(0.975, 2) * stats.sem(differences)
+    assert row["slq_minus_dense_half_width"] == pytest.approx(expected, rel=1e-9)
+    assert (row["num_seeds"], pd.isna(row["seed"])) == (3, True)
+
+
+def test_one_seed_has_no_mean_row(results_file):
+    frame = limits.build(Results.read(results_file(seeds=(5,))))
+    assert set(frame["statistic"]) == {"seed"}
+    assert set(frame["seed"]) == {5}
+
+
+@pytest.mark.parametrize("source", ["slq", "dense_hessian"])
+def test_one_source_alone_leaves_the_other_and_the_difference_open(results, source):
+    kept = results.limits["source"].isin([source, "measured"])
+    frame = limits.build(dataclasses.replace(results, limits=results.limits[kept]))
+    other = "dense_hessian" if source == "slq" else "slq"
+    assert frame[source].notna().all()
+    assert frame[[other, "slq_minus_dense"]].isna().all(axis=None)
+    assert "–" in printed(frame, limits.COLUMNS)[0]
+
+
+def test_measured_limits_alone_are_shown_without_a_predictor(results):
+    measured = results.limits[results.limits["source"] == "measured"]
+    frame = limits.build(dataclasses.replace(results, limits=measured))
+    assert set(frame["predictor"]) == {""}
+    assert frame["one_shot"].notna().all()
+    assert len(frame) == 3 * (3 + 1)
+
+
+def test_limits_by_accuracy_stand_in_every_row_of_their_seed(results):
+    by_accuracy = results.limits[results.limits["limit"] == "one_shot"].drop_duplicates("seed")
+    by_accuracy = by_accuracy.assign(limit="one_shot_accuracy", tolerance_factor=np.nan, loss_tolerance_nats=np.nan)
+    by_accuracy["sparsity_limit"] = 0.5 + 0.1 * by_accuracy["seed"]
+    both = pd.concat([results.limits, by_accuracy], ignore_index=True)
+    frame = limits.build(dataclasses.replace(results, limits=both))
+    seeds = frame[frame["statistic"] == "seed"]
+    assert len(frame) == 2 * 3 * (3 + 1)
+    assert np.allclose(seeds["one_shot_accuracy"], 0.5 + 0.1 * seeds["seed"].astype(float))
+
+
+def test_two_treatments_of_negative_curvature_are_never_mixed(results):
+    other = results.limits[results.limits["source"] != "measured"].assign(curvature="abs")
+    both = pd.concat([results.limits, other], ignore_index=True)
+    frame = limits.build(dataclasses.replace(results, limits=both))
+    assert frame["curvature"].value_counts().to_dict() == {"abs": 24, "positive": 24}
