@@ -46,6 +46,7 @@ Weights = Annotated[Path, typer.Option(help="A state dict: torch.save(model.stat
 Data = Annotated[Path, typer.Option(help="HDF5 with train/inputs and train/targets.")]
 Probes = Annotated[int, typer.Option(min=1, help="Random probes of the spectrum.")]
 Steps = Annotated[int, typer.Option(min=1, help="Lanczos steps per probe.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads per worker; by default all, shared out.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the probes.")]
 Dtype = Annotated[str, typer.Option(help="float32 or float64.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
@@ -134,6 +135,7 @@ def spectrum(
     probes: Probes = 4,
     steps: Steps = 64,
     workers: Actors = 1,
+    threads: Threads = None,
     seed: Seed = 0,
     dtype: Dtype = "float32",
     json_file: Json = None,
@@ -144,7 +146,7 @@ def spectrum(
 
     source, effort = _source(model, weights, data, dtype), Effort(probes, steps, seed)
     _check_writable(json_file)
-    with probe_map(workers) as probes_on, _progress() as progress:
+    with probe_map(workers, threads) as probes_on, _progress() as progress:
         _, results, measure = measure_spectrum(source, effort, probes_on, progress)
     values = spectrum_as_json(results, measure)
     _show({name: value for name, value in values.items() if name != "probes"})
@@ -163,6 +165,7 @@ def limit(
     probes: Probes = 4,
     steps: Steps = 64,
     workers: Actors = 1,
+    threads: Threads = None,
     seed: Seed = 0,
     dtype: Dtype = "float32",
     json_file: Json = None,
@@ -177,7 +180,7 @@ def limit(
     checked: Any = _one_of("--curvature", curvature, ("abs", "positive"))
     source, effort = _source(model, weights, data, dtype), Effort(probes, steps, seed)
     _check_writable(json_file)
-    with probe_map(workers) as probes_on, _progress() as progress:
+    with probe_map(workers, threads) as probes_on, _progress() as progress:
         values = measure_limits(
             source,
             effort,

@@ -67,18 +67,25 @@ class RayProbeMap:
 
 
 @contextmanager
-def probe_map(workers: int) -> Iterator[ProbeMap]:
+def probe_map(workers: int, threads: int | None = None) -> Iterator[ProbeMap]:
     """Yield the map for a number of workers: this process for one, else actors of a private Ray, one per GPU.
+
+    Args:
+        workers: probes at a time.
+        threads: CPU threads per worker; None: torch's own number, shared out among the workers. The same number of
+            threads gives the same bits whatever the number of workers.
 
     Raises:
         UserError: ray is needed and not installed.
     """
+    each = threads or max(1, torch.get_num_threads() // workers)
+    torch.set_num_threads(each)
     if workers == 1:
         yield inline_map
         return
     gpus = torch.cuda.device_count()
-    with ray_session(workers, gpus):
-        yield RayProbeMap(gpus or workers, threads=1, gpus_per_actor=1 if gpus else 0)
+    with ray_session(workers * each, gpus):
+        yield RayProbeMap(gpus or workers, threads=each, gpus_per_actor=1 if gpus else 0)
 
 
 class _Crew:

@@ -57,7 +57,7 @@ def write_report(results_path: Path, folder: Path, *, command: str) -> Path:
 def file_stem(name: str) -> str:
     """Return a name that is safe as part of a file name and of a URL, different for different names."""
     safe = re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-")[:60]
-    if safe == name:
+    if safe and safe == name:
         return safe
     return f"{safe or 'unnamed'}-{hashlib.sha256(name.encode('utf-8')).hexdigest()[:8]}"
 

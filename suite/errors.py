@@ -16,6 +16,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> UserError:
     """Return the error for a name that is not among the known ones."""
-    known = sorted(known)
+    known = sorted(set(known))
     place = f" ({where})" if where else ""
     return UserError(f"No {what} named {name!r}.{nearest(name, known)} Known: {', '.join(known)}.{place}")

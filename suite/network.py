@@ -104,7 +104,7 @@ def num_prunable(spec: ModelSpec) -> int:
     try:
         with torch.device("meta"):
             model = build_model(spec)
-    except (NotImplementedError, RuntimeError):  # a user's constructor may compute with its tensors
+    except (NotImplementedError, RuntimeError, UserError):  # a user's constructor may compute with its tensors
         model = build_model(spec)
     return sum(weight.numel() for weight in prunable_weights(model).values())
 

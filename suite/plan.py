@@ -14,6 +14,7 @@ import tomli_w
 from data.hdf5 import commit_bytes
 from suite.cells._datasets import Located, locate
 from suite.cells.dense import Config as DenseConfig
+from suite.cells.prune import Config as PruneConfig
 from suite.errors import UserError, unknown
 from suite.extensions import available, load
 from suite.network import ModelSpec, model_spec, num_prunable
@@ -105,9 +106,11 @@ def make_plan(study: Study, tasks: Mapping[str, Task]) -> Plan:
     Raises:
         UserError: an unknown method, analysis, model or option, with the nearest known name.
     """
+    for method in study.methods:
+        load("suite.pruning.methods", method, "method")
     for name in study.options:
-        if name not in (*study.methods, *available("suite.cells")):
-            raise unknown("method or analysis of this study", name, (*study.methods, *study.analyses), "options.NAME")
+        if name not in (*study.methods, *analyses()):
+            raise unknown("method or analysis of this study", name, (*study.methods, *analyses()), "options.NAME")
     planner = Planner(study)
     for task in tasks.values():
         for seed in study.seeds:
@@ -196,12 +199,10 @@ class Planner:
 
     def analysis_cell(self, task: Task, analysis: str, seed: int, same: Mapping[str, Any] | None = None) -> Cell:
         """Return the cell of an analysis; `same` sets options that an analysis built on it must share."""
-        known = [name for name in available("suite.cells") if hasattr(load("suite.cells", name, ""), "plan")]
-        if analysis not in known:
-            raise unknown("analysis", analysis, known, "an analysis is a cell that a study can name")
+        if analysis not in analyses():
+            raise unknown("analysis", analysis, analyses(), "an analysis is a cell that a study can name")
         module = load("suite.cells", analysis, "analysis")
-        options = self.options(analysis, module).model_copy(update=dict(same or {}))
-        cell: Cell = module.plan(self, task, seed, options)
+        cell: Cell = module.plan(self, task, seed, self.options(analysis, module).model_copy(update=dict(same or {})))
         return cell
 
     def reference(self, task: Task, method: str, seed: int) -> Cell:
@@ -215,20 +216,15 @@ class Planner:
         self, task: Task, method: str, variant: Any, module: ModuleType, num_keep: int, seed: int
     ) -> list[tuple[Cell, int]]:
         """Return the cells that lead to num_keep kept weights, the first round first."""
-        from suite.cells.prune import Config as PruneConfig
-
         located, spec, total = self.network(task)
         recipe = task.recipe(method)
         inputs = {"dense": self.dense(task, recipe, seed)}
-        step = rewind_step(module, variant.options)
-        if step:
+        if step := rewind_step(module, variant.options):
             inputs["rewind"] = self.dense(task, recipe, seed, stop_step=step)
-        earlier: list[tuple[Cell, int]] = []
-        previous = previous_num_kept(module, variant.options, total, num_keep)
-        if previous is not None:
-            earlier = self._chain(task, method, variant, module, previous, seed)
-            inputs["previous"] = earlier[-1][0]
-        config = PruneConfig(
+        rounds = [num_keep]
+        while (previous := previous_num_kept(module, variant.options, total, rounds[0])) is not None:
+            rounds.insert(0, previous)
+        common = PruneConfig(
             model=spec,
             data=located.spec,
             threads=task.threads,
@@ -241,8 +237,18 @@ class Planner:
             num_prunable=total,
             num_keep=num_keep,
         )
-        title = f"seed {seed} {variant.row} keeping {num_keep}"
-        return [*earlier, (self.add("prune", config, inputs, task, title), num_keep)]
+        chain: list[tuple[Cell, int]] = []
+        for kept in rounds:
+            title = f"seed {seed} {variant.row} keeping {kept}"
+            cell = self.add("prune", common.model_copy(update={"num_keep": kept}), inputs, task, title)
+            chain.append((cell, kept))
+            inputs["previous"] = cell
+        return chain
+
+
+def analyses() -> list[str]:
+    """Return the kinds of cell that a study can name under `analyses`."""
+    return [name for name in available("suite.cells") if hasattr(load("suite.cells", name, "kind of cell"), "plan")]
 
 
 def kept_count(num_weights: int, sparsity: float) -> int:

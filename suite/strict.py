@@ -69,9 +69,12 @@ def _first_violation(model: type[BaseModel], error: ValidationError) -> str:
         line = f"the key '{key}' is missing. Add it."
     else:
         message = first["msg"].removeprefix("Value error, ")
-        line = f"{key} = {first['input']!r}: {message}." if key else f"{message}."
+        # A rule about a whole table names the values it is about; the table itself would fill the line.
+        value = "" if isinstance(first["input"], dict) and first["type"] == "value_error" else f" = {first['input']!r}"
+        line = f"{key}{value}: {message}" if key else message
+        line += "" if line.endswith(("?", ".")) else "."
     more = f" ({len(problems) - 1} more after this one.)" if len(problems) > 1 else ""
-    return line.replace("..", ".").replace("?.", "?") + more
+    return line + more
 
 
 def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from suite.errors import UserError
-from suite.extensions import settings_file
+from suite.errors import UserError, unknown
+from suite.extensions import available, settings_file
 from suite.strict import Settings, read_toml, validated
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -35,7 +35,10 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _milestones_belong_to_step(self) -> "Recipe":
         if (self.schedule == "step") != bool(self.milestones):
-            raise ValueError("milestones (steps) are needed by schedule = 'step', and by no other schedule")
+            raise ValueError(
+                f"schedule = {self.schedule!r} with milestones = {list(self.milestones)}; "
+                "milestones (steps) are needed by schedule = 'step', and by no other schedule"
+            )
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones = {list(self.milestones)} must grow")
         return self
@@ -137,6 +140,8 @@ def _read_task(name: str, folder: Path, overrides: list[tuple[list[str], Any]]) 
     if task.data.endswith((".h5", ".hdf5")) and not Path(task.data).is_absolute():
         task = task.model_copy(update={"data": str((path.parent / task.data).resolve())})
     for method in task.recipes:
+        if method not in available("suite.pruning.methods"):
+            raise unknown("method", method, available("suite.pruning.methods"), f"recipes.NAME of task {task.name}")
         task.recipe(method)
     return task
 
@@ -149,8 +154,6 @@ def _parse_override(text: str) -> tuple[list[str], Any]:
     keys = key.strip().split(".")
     known = (*Study.model_fields, *Task.model_fields)
     if keys[0] not in known:
-        from suite.errors import unknown
-
         raise unknown("setting", keys[0], known, "the first part of --set KEY=VALUE")
     try:
         return keys, tomllib.loads(f"value = {value}")["value"]

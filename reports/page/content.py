@@ -100,4 +100,3 @@ def _value(row: Mapping[str, Any], column: Column, colours: Mapping[str, str]) -
 
 def _methods(frame: pd.DataFrame) -> list[str]:
     return sorted({str(method) for method in frame["method"]}) if "method" in frame else []
-

@@ -1,6 +1,7 @@
 """The page: one HTML file that holds everything it needs and asks no network for anything."""
 
 import base64
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def render_page(results: Results, sections: Sequence[TaskSection], command: str)
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    scripts = [_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")), _script(_text("page.js"))]
+    scripts = [_script(_vega_bundle()), _script(_text("page.js"))]
     return environment.get_template("page.html.jinja").render(
         results=results,
         sections=sections,
@@ -60,6 +61,11 @@ def render_page(results: Results, sections: Sequence[TaskSection], command: str)
         style=Markup(_text("page.css")),  # noqa: S704 - a file of this folder
         logo=Markup(_text("logo.svg")),  # noqa: S704 - a file of this folder
     )
+
+
+@functools.cache
+def _vega_bundle() -> str:
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))  # a second or two
 
 
 def _text(name: str) -> str:

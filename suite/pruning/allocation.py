@@ -34,7 +34,7 @@ def smart_ratio_counts(
     *body, classifier = layer_sizes
     if not body:
         return [num_keep]
-    wanted = min(round(classifier_fraction * classifier), round(Fraction(num_keep, 2)))
+    wanted = min(round(classifier_fraction * classifier), round(Fraction(num_keep, 2)), num_keep - len(body))
     in_classifier = max(1, wanted, num_keep - sum(body))
     depth = len(layer_sizes)
     ratios = [(depth - index) ** 2 + (depth - index) for index in range(len(body))]

@@ -26,10 +26,10 @@ def forward_flops(model: nn.Module, inputs: Tensor) -> dict[str, float]:
 
     def count(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            del args
             weight = module.weight
             assert isinstance(weight, Tensor)
-            positions = output.numel() / weight.shape[0]
+            # A transposed convolution scatters: its weights are (inputs, outputs, ...), used once per input position.
+            positions = (args[0] if getattr(module, "transposed", False) else output).numel() / weight.shape[0]
             flops[name] += 2 * weight.numel() * positions
 
         return hook

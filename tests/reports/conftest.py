@@ -138,7 +138,7 @@ def _pruning_rows(study: Study, task: str, seed: int, generator: np.random.Gener
         breaks_at, num_trainings = BREAKS_AT.get(method, (0.97, 1))
         rounds = [(1.0 - 0.8**level, False) for level in range(1, 21)] if method == "imp" and study.rounds else []
         for sparsity, requested in [*rounds, *((sparsity, True) for sparsity in study.sparsities)]:
-            position = np.log10((1.0 - sparsity) / (1.0 - breaks_at))
+            position = np.log10(max(1.0 - sparsity, 1e-6) / (1.0 - breaks_at))
             accuracy = 0.1 + (dense_accuracy - 0.1) / (1.0 + 10.0 ** (-4.0 * position))
             accuracy += 0.004 * float(generator.standard_normal())
             yield _row(study, task, method, sparsity, seed, accuracy, dense_accuracy, num_trainings, requested)

@@ -42,7 +42,8 @@ def test_the_drop_is_taken_seed_by_seed(results):
     # Dense networks differ by far more than pruned ones from their own: only pairs have a narrow interval.
     offset = rows["seed"].map({0: -0.2, 1: 0.0, 2: 0.1})
     rows = rows.assign(
-        dense_test_accuracy=rows["dense_test_accuracy"] + offset, test_accuracy=rows["dense_test_accuracy"] + offset - 0.01
+        dense_test_accuracy=rows["dense_test_accuracy"] + offset,
+        test_accuracy=rows["dense_test_accuracy"] + offset - 0.01,
     )
     built = row(methods.build(dataclasses.replace(results, rows=rows)), "imp", 0.9)
     assert built["drop"] == pytest.approx(0.01)

@@ -80,11 +80,13 @@ def _network(model: nn.Module, shape: Sequence[int], names: Sequence[str], seed:
     return Network(model, tuple(names), batches)
 
 
+@torch.random.fork_rng(devices=[])  # layers draw initial weights from the global generator
 def mlp(seed: int = 1) -> Network:
     model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
     return _network(model, (5,), ("0.weight", "2.weight", "4.weight"), seed)
 
 
+@torch.random.fork_rng(devices=[])
 def cnn(seed: int = 2) -> Network:
     model = nn.Sequential(
         nn.Conv2d(1, 3, 3, bias=False),
@@ -98,6 +100,7 @@ def cnn(seed: int = 2) -> Network:
     return _network(model, (1, 6, 6), ("0.weight", "6.weight"), seed)
 
 
+@torch.random.fork_rng(devices=[])
 def residual(seed: int = 3) -> Network:
     return _network(Residual(), (1, 5, 5), ("stem.weight", "block.weight", "head.weight"), seed)
 

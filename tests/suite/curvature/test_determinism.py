@@ -6,6 +6,14 @@ from torch.nn import functional
 from suite.curvature.determinism import refuse_nondeterministic
 from suite.curvature.operators import HessianOperator
 
+
+@pytest.fixture(autouse=True)
+def _restored_global_generator():
+    """Restore what the layers of these tests draw from the global generator: initial weights and noise."""
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
 INPUTS = torch.linspace(-1, 1, 72).reshape(2, 1, 6, 6)
 
 

@@ -79,9 +79,10 @@ def test_model_is_left_as_it_was_but_in_eval_mode(network):
     assert not any(module._forward_hooks for module in network.model.modules())
 
 
-def test_later_changes_of_the_model_are_not_seen(small_mlp):
-    operator = small_mlp.operator()
-    vector = _vectors(operator.dim, 1)[:, 0]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # the model's own type needs an explicit copy
+def test_later_changes_of_the_model_are_not_seen(small_mlp, dtype):
+    operator = small_mlp.operator(dtype)
+    vector = _vectors(operator.dim, 1)[:, 0].to(dtype)
     before = operator.matvec(vector)
     with torch.no_grad():
         for parameter in small_mlp.model.parameters():
@@ -114,8 +115,13 @@ class _SecondLayerUnused(nn.Module):
         return self.used(inputs)
 
 
+@torch.random.fork_rng(devices=[])  # layers draw initial weights from the global generator
+def _second_layer_unused() -> _SecondLayerUnused:
+    return _SecondLayerUnused()
+
+
 def test_weights_the_loss_does_not_reach_have_zero_rows(small_mlp):
-    model = _SecondLayerUnused()
+    model = _second_layer_unused()
     both = HessianOperator(model, ["used.weight", "unused.weight"], small_mlp.batches, torch.float64)
     product = both.matvec(torch.ones(25, dtype=torch.float64))
     assert product[:15].abs().max() > 0
@@ -124,7 +130,7 @@ def test_weights_the_loss_does_not_reach_have_zero_rows(small_mlp):
 
 def test_logits_that_do_not_depend_on_the_weights_are_refused(small_mlp):
     with pytest.raises(ValueError, match=r"carry no gradient to unused\.weight"):
-        HessianOperator(_SecondLayerUnused(), ["unused.weight"], small_mlp.batches)
+        HessianOperator(_second_layer_unused(), ["unused.weight"], small_mlp.batches)
 
 
 def test_unknown_repeated_and_missing_names_are_refused(small_mlp):

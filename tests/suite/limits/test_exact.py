@@ -65,6 +65,7 @@ def _digits(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(digits.data / 16.0, dtype=torch.float32)[train], torch.tensor(digits.target)[train]
 
 
+@torch.random.fork_rng(devices=[])  # layers draw initial weights from the global generator
 def _trained(penalty: float, seed: int) -> _Source:
     """Train 64-64-32-10 on the digits: SGD 0.05, momentum 0.9, cosine over 300 epochs, batch 64, L1 on the weights."""
     generator = torch.Generator().manual_seed(seed)

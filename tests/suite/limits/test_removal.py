@@ -17,6 +17,12 @@ def test_smallest_magnitudes_go_first_and_ties_by_index():
     assert (order.dim, order.num_zero_weights) == (5, 1)
 
 
+def test_many_ties_go_by_index():
+    order = MagnitudeOrder.of(np.tile([2.0, -1.0, 1.0], 500)).order
+    small = np.flatnonzero(np.arange(1500) % 3)
+    assert order.tolist() == [*small, *range(0, 1500, 3)]
+
+
 def test_radius_by_hand():
     order = MagnitudeOrder.of([3.0, -4.0, 12.0])
     assert [order.radius(count) for count in range(4)] == [0.0, 3.0, 5.0, 13.0]

@@ -1,0 +1,93 @@
+"""One thread, no user's cache, and a study so small that all its cells run in a second or two."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data import StoredSplit, write_dataset
+
+torch.set_num_threads(1)
+
+NUM_FEATURES, NUM_CLASSES = 6, 3
+NUM_EXAMPLES = {"train": 160, "validation": 40, "test": 50}  # train: two batches of 128, for the loss tolerance
+
+TASK = """
+name = "tiny"
+model = "mlp"
+data = {data!r}
+[model_options]
+hidden = [8]
+[training]
+epochs = 3
+batch_size = 32
+learning_rate = 0.1
+[recipes.lomp]
+l1 = 1e-3
+[recipes.rare_gems]
+initialisation = "signed_constant"
+"""
+
+STUDY = """
+name = "tiny-study"
+tasks = ["task.toml"]
+methods = ["dense", "lomp", "imp", "rare_gems", "smart_ratio", "random"]
+sparsities = [0.5, 0.75]
+seeds = [0]
+analyses = ["spectrum", "limit", "dense_hessian"]
+[options.imp]
+fraction_per_round = 0.4
+rewind_step = 3
+[options.rare_gems]
+freeze_period = 1
+[options.spectrum]
+dtype = "float64"
+num_lanczos_steps = 72
+[options.limit]
+num_lanczos_steps = 72
+fine_tune_epochs = 1
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep every data set that tests write out of the user's cache."""
+    folder = tmp_path_factory.mktemp("espalier-data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ESPALIER_DATA", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three overlapping clouds in six dimensions: learnable, not separable."""
+    rng = np.random.default_rng(0)
+    centres = 1.5 * rng.standard_normal((NUM_CLASSES, NUM_FEATURES))
+    splits = {}
+    for name, size in NUM_EXAMPLES.items():
+        targets = np.arange(size) % NUM_CLASSES
+        inputs = (centres[targets] + rng.standard_normal((size, NUM_FEATURES))).astype(np.float32)
+        splits[name] = StoredSplit(inputs, targets)
+    path = tmp_path_factory.mktemp("tiny") / "clouds.h5"
+    write_dataset(path, splits, {"classes": NUM_CLASSES, "source": "made here", "licence": "CC0"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_tiny_study(tiny_data: Path) -> Callable[[Path], Path]:
+    """Return a function that writes the tiny study and its task into a folder: 72 prunable weights, 15 steps."""
+
+    def write(folder: Path) -> Path:
+        (folder / "task.toml").write_text(TASK.format(data=str(tiny_data)))
+        (folder / "study.toml").write_text(STUDY)
+        return folder / "study.toml"
+
+    return write
+
+
+@pytest.fixture
+def tiny_study(tmp_path: Path, write_tiny_study: Callable[[Path], Path]) -> Path:
+    """Return the path of the tiny study's file; --set-like overrides make any other study of it."""
+    return write_tiny_study(tmp_path)

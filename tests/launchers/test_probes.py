@@ -1,0 +1,184 @@
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from launchers._ray_session import ray_session
+from launchers.probes import MAX_RESTARTS, RayProbeMap, probe_map
+from suite.cells._network import StoredNetwork
+from suite.curvature.operators import DiagonalOperator
+from suite.curvature.probes import ProbeRequest
+from suite.curvature.slq import ProbeResult, inline_map, slq
+from suite.network import ModelSpec
+from suite.plan import Plan
+
+ray = pytest.importorskip("ray")
+Gone = Callable[[list[int]], bool]
+
+
+class MortalOperator(DiagonalOperator):
+    """Kills its process at the n-th product, as often as there are tokens to take in a folder."""
+
+    def __init__(self, eigenvalues: torch.Tensor, folder: Path, at_product: int) -> None:
+        super().__init__(eigenvalues)
+        self.folder, self.at_product = folder, at_product
+
+    def _products(self, vectors: torch.Tensor) -> torch.Tensor:
+        if self.num_matvecs >= self.at_product and took_token(self.folder):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._products(vectors)
+
+
+@dataclass(frozen=True)
+class MortalSource:
+    """Leaves its process's number in the folder. at_product 0 dies while the operator is built."""
+
+    folder: Path
+    at_product: int
+
+    def build(self) -> MortalOperator:
+        (self.folder / f"pid-{os.getpid()}").touch()
+        if self.at_product == 0 and took_token(self.folder):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return MortalOperator(torch.linspace(0.0, 3.0, 60, dtype=torch.float64), self.folder, self.at_product)
+
+
+@dataclass(frozen=True)
+class BrokenSource:
+    def build(self) -> DiagonalOperator:
+        raise ArithmeticError("no operator today")
+
+
+def took_token(folder: Path) -> bool:
+    for token in sorted(folder.glob("token-*")):
+        try:
+            token.unlink()
+        except FileNotFoundError:  # another actor was faster
+            continue
+        return True
+    return False
+
+
+def put_tokens(folder: Path, number: int) -> None:
+    for index in range(number):
+        (folder / f"token-{index}").touch()
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix("pid-")) for path in folder.glob("pid-*")]
+
+
+def requests(number: int, steps: int = 12) -> list[ProbeRequest]:
+    return [ProbeRequest(5, index, "rademacher", steps) for index in range(number)]
+
+
+def numbers(results: list[ProbeResult]) -> list[tuple[Any, ...]]:
+    """Everything but seconds and restarts, bit for bit."""
+    return [
+        (
+            result.index,
+            result.seed,
+            np.asarray(result.tridiagonal.diagonal).tobytes(),
+            np.asarray(result.tridiagonal.off_diagonal).tobytes(),
+            float(result.tridiagonal.residual_norm).hex(),
+            result.tridiagonal.status,
+        )
+        for result in results
+    ]
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Any]:
+    """One Ray for the whole module; its workers cannot import this file, so its classes travel by value."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with ray_session(4, 0) as started:
+        yield started
+
+
+@pytest.fixture
+def network(inline_run: Any, small_plan: Plan) -> StoredNetwork:
+    spectrum = next(cell for cell in small_plan.cells if cell.id.kind == "spectrum")
+    return StoredNetwork(
+        ModelSpec.model_validate(spectrum.config["model"], strict=False),
+        spectrum.inputs["dense"],
+        inline_run.folder,
+        Path(spectrum.places["data"]),
+        "cpu",
+    )
+
+
+@pytest.mark.parametrize("num_actors", [1, 2, 4])
+def test_actors_give_the_numbers_of_a_for_loop(num_actors: int, session: Any, network: StoredNetwork) -> None:
+    wanted = slq(network, requests(5), map=inline_map)
+    found = slq(network, requests(5), map=RayProbeMap(num_actors, threads=1))
+    assert numbers(found) == numbers(wanted)
+    assert [result.restarts for result in found] == [0] * 5
+
+
+def test_no_more_actors_than_probes_and_none_left_afterwards(session: Any, gone: Gone, tmp_path: Path) -> None:
+    slq(MortalSource(tmp_path, 1), requests(2), map=RayProbeMap(4, threads=1))
+    assert len(pids(tmp_path)) == 2
+    assert gone(pids(tmp_path))
+
+
+def test_no_probes_need_no_actor(session: Any, tmp_path: Path) -> None:
+    assert slq(MortalSource(tmp_path, 1), [], map=RayProbeMap(2, threads=1)) == []
+    assert pids(tmp_path) == []
+
+
+@pytest.mark.parametrize("num_kills", [1, 3])
+def test_a_lost_actor_costs_its_probe_a_restart_and_no_number(
+    num_kills: int, session: Any, gone: Gone, tmp_path: Path
+) -> None:
+    source = MortalSource(tmp_path, 4)
+    wanted = slq(source, requests(3), map=inline_map)
+    os.unlink(tmp_path / f"pid-{os.getpid()}")
+    put_tokens(tmp_path, num_kills)
+    found = slq(source, requests(3), map=RayProbeMap(2, threads=1))
+    assert numbers(found) == numbers(wanted)
+    assert sum(result.restarts for result in found) == num_kills
+    assert len(pids(tmp_path)) == 2 + num_kills
+    assert gone(pids(tmp_path))
+
+
+def test_an_actor_lost_while_it_builds_is_replaced(session: Any, tmp_path: Path) -> None:
+    put_tokens(tmp_path, 1)
+    found = slq(MortalSource(tmp_path, 0), requests(2), map=RayProbeMap(1, threads=1))
+    assert [result.restarts for result in found] == [0, 0]  # no probe had begun
+    assert len(pids(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("at_product", [0, 4])
+def test_whoever_always_kills_its_actor_ends_with_an_error(
+    at_product: int, session: Any, gone: Gone, tmp_path: Path
+) -> None:
+    put_tokens(tmp_path, 100)
+    with pytest.raises(ray.exceptions.RayActorError):
+        slq(MortalSource(tmp_path, at_product), requests(2), map=RayProbeMap(1, threads=1))
+    assert len(pids(tmp_path)) == 1 + MAX_RESTARTS
+    assert gone(pids(tmp_path))
+
+
+def test_an_error_in_an_actor_is_raised_here_and_not_tried_again(session: Any) -> None:
+    with pytest.raises(ArithmeticError, match="no operator today"):
+        slq(BrokenSource(), requests(2), map=RayProbeMap(2, threads=1))
+
+
+def test_who_stops_listening_leaves_no_actor(session: Any, gone: Gone, tmp_path: Path) -> None:
+    results = RayProbeMap(2, threads=1)(MortalSource(tmp_path, 1), requests(6))
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert gone(pids(tmp_path))
+
+
+def test_one_worker_needs_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launchers.probes.ray_session", None)
+    with probe_map(1) as chosen:
+        assert chosen is inline_map

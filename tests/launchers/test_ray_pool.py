@@ -1,0 +1,105 @@
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launchers import inline, ray_pool
+from launchers._events import Finished, Started
+from suite.plan import Plan, make_plan
+from suite.store import Store
+from suite.study import read_study
+
+pytest.importorskip("ray")
+Science = Callable[[Path], dict[str, Any]]
+# A user's network whose builder kills its process as long as there is a token to take.
+MORTAL_MODEL = """
+import os, signal
+from pathlib import Path
+from torch import nn
+
+def build():
+    for token in Path(__file__).parent.glob("token-*"):
+        token.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+@pytest.fixture
+def mortal_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan]:
+    """One dense cell and three that need it, on a network that may kill its worker; planned before there are tokens."""
+    (tmp_path / "mortal_network.py").write_text(MORTAL_MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = (
+        'methods=["lomp"]',
+        "sparsities=[0.5]",
+        "seeds=[0]",
+        "analyses=[]",
+        "training.epochs=1",
+        'model="mortal_network:build"',
+        "model_options={}",
+    )
+    yield make_plan(*read_study("quickstart", settings))
+    import sys
+
+    sys.modules.pop("mortal_network", None)
+
+
+def test_two_workers_give_the_records_of_a_for_loop(
+    small_plan: Plan, inline_run: Any, run_with: Callable[..., Any], science: Science, tmp_path: Path
+) -> None:
+    run = run_with(ray_pool, small_plan, tmp_path, workers=2)
+    assert [outcome.cell for outcome in run.outcomes] == [cell.id for cell in small_plan.cells]
+    assert {(outcome.status, outcome.attempts) for outcome in run.outcomes} == {("done", 1)}
+    ours, wanted = science(tmp_path), science(inline_run.folder)
+    assert {name for name in ours if "/" not in name} == {cell.id.name for cell in small_plan.cells}
+    assert [name for name in wanted if ours.get(name) != wanted[name]] == []
+    assert ours.keys() == wanted.keys()
+    started = [event.cell.id for event in run.events if isinstance(event, Started)]
+    assert sorted(cell.key for cell in started) == sorted(cell.id.key for cell in small_plan.cells)
+
+
+def test_what_is_there_needs_no_ray(
+    tiny_plan: Plan, run_with: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_with(inline, tiny_plan, tmp_path)
+    monkeypatch.setattr(ray_pool, "ray_session", None)
+    again = run_with(ray_pool, tiny_plan, tmp_path, workers=2)
+    assert {outcome.status for outcome in again.outcomes} == {"cached"}
+    assert [type(event) for event in again.events] == [Finished] * len(tiny_plan.cells)
+
+
+@pytest.mark.slow
+def test_a_cell_whose_worker_dies_is_tried_again(
+    mortal_plan: Plan, run_with: Callable[..., Any], science: Science, tmp_path: Path
+) -> None:
+    run_with(inline, mortal_plan, tmp_path / "inline")
+    (tmp_path / "token-0").touch()
+    run = run_with(ray_pool, mortal_plan, tmp_path / "ray", workers=1)
+    assert {outcome.status for outcome in run.outcomes} == {"done"}
+    assert sorted(outcome.attempts for outcome in run.outcomes) == [1] * (len(run.outcomes) - 1) + [2]
+    assert science(tmp_path / "ray") == science(tmp_path / "inline")
+
+
+@pytest.mark.slow
+def test_a_cell_that_always_kills_its_worker_fails_after_its_tries(
+    mortal_plan: Plan, run_with: Callable[..., Any], tmp_path: Path
+) -> None:
+    for index in range(20):
+        (tmp_path / f"token-{index}").touch()
+    run = run_with(ray_pool, mortal_plan, tmp_path / "ray", workers=1)
+    outcomes = {outcome.cell: outcome for outcome in run.outcomes}
+    first, *others = (outcomes[cell.id] for cell in mortal_plan.cells)
+    assert (first.status, first.attempts) == ("failed", ray_pool.MAX_ATTEMPTS)
+    assert first.message.startswith("its worker died 3 times")
+    assert {outcome.status for outcome in others} == {"upstream_failed"}
+    assert len(list(tmp_path.glob("token-*"))) == 20 - ray_pool.MAX_ATTEMPTS
+    assert not list((tmp_path / "ray" / "cells").iterdir())
+    assert Store(tmp_path / "ray").log_path(first.cell).exists()
+
+
+def test_the_environment_is_as_before(small_plan: Plan) -> None:
+    assert not {name for name in os.environ if name.startswith("RAY_AUTH")}

@@ -1,0 +1,172 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launchers import _ray_session
+from launchers._ray_session import SOCKET_ROOT_LIMIT, ray_session
+from suite.errors import UserError
+
+Gone = Callable[[list[int]], bool]
+
+pytest.importorskip("ray")
+# Runs one session, tells what it sees in it, waits for a word on its standard input, and obeys.
+SCRIPT = """
+import json, os, stat, sys
+from pathlib import Path
+from launchers._ray_session import ray_session
+
+before = dict(os.environ)
+def mode(path): return oct(stat.S_IMODE(os.stat(path).st_mode))
+try:
+    with ray_session(2, 0) as ray:
+        folder = Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent
+        print(json.dumps({
+            "answer": ray.get(ray.remote(lambda: 42).remote()),
+            "resources": ray.cluster_resources(),
+            "folder": str(folder),
+            "folder_mode": mode(folder),
+            "token_mode": mode(folder / "token"),
+            "token_length": len((folder / "token").read_text()),
+            "dashboard": ray._private.worker.global_worker.node.webui_url,
+            "namespace": ray.get_runtime_context().namespace,
+            "in_it": {name: value for name, value in os.environ.items() if before.get(name) != value},
+        }), flush=True)
+        if sys.stdin.readline().strip() == "raise":
+            raise ArithmeticError
+except (ArithmeticError, KeyboardInterrupt) as error:
+    print(json.dumps({"error": type(error).__name__}))
+changed = {name for name in before | dict(os.environ) if before.get(name) != os.environ.get(name)}
+print(json.dumps({"changed": sorted(changed), "connected": ray.is_initialized()}))
+"""
+
+
+def descendants(pid: int) -> list[int]:
+    """Return all processes below one, as the system tells at this moment."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:  # ended meanwhile
+                continue
+    found, rest = [], [pid]
+    while rest:
+        below = [child for child, parent in parents.items() if parent == rest[0]]
+        found += below
+        rest = rest[1:] + below
+    return found
+
+
+class Child:
+    """A process with a session of its own; HOME and TMPDIR are fresh folders, RAY_ADDRESS points to nowhere."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.temporary = folder / "h", folder / "t"
+        self.home.mkdir()
+        self.temporary.mkdir()
+        environment = os.environ | {
+            "HOME": str(self.home),
+            "TMPDIR": str(self.temporary),
+            "RAY_ADDRESS": "127.0.0.1:1",
+            "RAY_AUTH_MODE": "disabled",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate(timeout=60)[1]
+        self.facts: dict[str, Any] = json.loads(line)
+        self.pids = descendants(self.process.pid)
+
+    def end(self, word: str = "") -> list[dict[str, Any]]:
+        out, err = self.process.communicate(f"{word}\n", timeout=120)
+        assert "Traceback" not in err
+        return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    folder = Path(tempfile.mkdtemp(prefix="e-"))  # short: Ray's sockets have to fit in
+    started = Child(folder)
+    yield started
+    if started.process.poll() is None:
+        started.process.kill()
+        started.process.communicate()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def assert_nothing_is_left(child: Child, gone: Gone) -> None:
+    assert len(child.pids) >= 3  # at least gcs_server, raylet and a worker: the list was taken while they ran
+    assert gone(child.pids)
+    assert list(child.temporary.iterdir()) == []
+    assert not (child.home / ".ray").exists()
+
+
+def test_a_session_is_private_and_leaves_nothing(child: Child, gone: Gone) -> None:
+    facts, (after,) = child.facts, child.end()
+    assert facts["answer"] == 42
+    assert facts["resources"]["CPU"] == 2
+    assert Path(facts["folder"]).parent == child.temporary
+    assert (facts["folder_mode"], facts["token_mode"], facts["token_length"]) == ("0o700", "0o600", 64)
+    assert not facts["dashboard"]
+    assert facts["namespace"] == Path(facts["folder"]).name
+    assert facts["in_it"]["RAY_AUTH_MODE"] == "token"
+    assert facts["in_it"]["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert after == {"changed": [], "connected": False}
+    assert child.process.returncode == 0
+    assert_nothing_is_left(child, gone)
+
+
+def test_an_exception_leaves_nothing(child: Child, gone: Gone) -> None:
+    error, after = child.end("raise")
+    assert error == {"error": "ArithmeticError"}
+    assert after == {"changed": [], "connected": False}
+    assert_nothing_is_left(child, gone)
+
+
+def test_an_interrupt_leaves_nothing(child: Child, gone: Gone) -> None:
+    child.process.send_signal(signal.SIGINT)
+    error, after = child.end()
+    assert error == {"error": "KeyboardInterrupt"}
+    assert after == {"changed": [], "connected": False}
+    assert_nothing_is_left(child, gone)
+
+
+def test_a_killed_driver_takes_its_cluster_with_it(child: Child, gone: Gone) -> None:
+    child.process.kill()
+    child.process.communicate()
+    assert len(child.pids) >= 3
+    assert gone(child.pids)
+
+
+def test_without_ray_the_repair_is_named_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(_ray_session, "_short_root", lambda: str(tmp_path))
+    before = dict(os.environ)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[ray\]'"), ray_session(1, 0):
+        pass
+    assert dict(os.environ) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("length", "root"), [(SOCKET_ROOT_LIMIT, None), (SOCKET_ROOT_LIMIT + 1, "/tmp")])
+def test_a_temporary_folder_too_long_for_sockets_is_not_used(
+    length: int, root: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "x" * (length - 1))
+    assert _ray_session._short_root() == root

@@ -1,0 +1,184 @@
+"""Spectrum and limits of a user's own network, held against its whole Hessian."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data import StoredSplit, write_dataset
+from suite.cells._context import silent
+from suite.cells._network import UserNetwork
+from suite.curvature.dense import dense_hessian
+from suite.curvature.quadrature import atoms
+from suite.curvature.slq import inline_map
+from suite.errors import UserError
+from suite.limits.exact import exact_delta_measure
+from suite.limits.predict import predict
+from suite.limits.removal import MagnitudeOrder
+from suite.measure import Effort, measure_limits, measure_spectrum, spectrum_as_json
+
+DIM = 6 * 8 + 8 * 3
+
+
+@pytest.fixture
+def source(committed: Any, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserNetwork:
+    """The tiny study's plain dense network, as a user would bring it."""
+    name = f"measured_net_{tmp_path.name}".replace("-", "_")
+    layers = "nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)"
+    (tmp_path / f"{name}.py").write_text(f"from torch import nn\ndef build():\n    return nn.Sequential({layers})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    random = committed.cells("prune", method="random")[0]
+    state = committed.store.load(random.inputs["dense"]).arrays_under("weights")
+    torch.save({key: torch.from_numpy(np.array(array)) for key, array in state.items()}, tmp_path / "net.pt")
+    return UserNetwork(f"{name}:build", tmp_path / "net.pt", tiny_data, "cpu", "float64")
+
+
+@pytest.fixture(autouse=True)
+def user_constructors_may_draw() -> Any:
+    """A user's constructor draws from the global generator; put it back."""
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def spectrum(source: UserNetwork, effort: Effort) -> dict[str, Any]:
+    _, results, measure = measure_spectrum(source, effort, inline_map, silent)
+    return spectrum_as_json(results, measure)
+
+
+def test_all_steps_reach_the_ends_of_the_exact_spectrum(source: UserNetwork) -> None:
+    exact = torch.linalg.eigvalsh(dense_hessian(source.build(), max_dim=DIM)).numpy()
+    found = spectrum(source, Effort(num_probes=2, num_lanczos_steps=1000))
+    assert found["eigenvalue_max"] == pytest.approx(exact[-1], rel=1e-10)
+    assert found["eigenvalue_min"] == pytest.approx(exact[0], abs=1e-8 * exact[-1])
+    error = found["eigenvalue_mean_standard_error"]
+    assert abs(found["eigenvalue_mean"] - exact.mean()) < 4 * error + 1e-12
+
+
+def test_a_spectrum_is_json(source: UserNetwork) -> None:
+    found = spectrum(source, Effort(num_probes=1, num_lanczos_steps=5))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["eigenvalue_mean_standard_error"] is None  # one probe has no spread
+    assert found["num_matvecs"] == 5
+    assert len(found["probes"]) == 1
+    assert sum(found["probes"][0]["quadrature_weights"]) == pytest.approx(1, rel=1e-12)
+
+
+def test_limits_are_json_and_agree_with_the_exact_ones(source: UserNetwork) -> None:
+    found = measure_limits(source, Effort(num_probes=8, num_lanczos_steps=DIM), loss_tolerance_nats=0.05)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert (found["num_prunable_weights"], found["num_lanczos_steps"]) == (DIM, DIM)
+    order = MagnitudeOrder.of(source.load().weights())
+    eigenvalues, eigenvectors = (part.numpy() for part in torch.linalg.eigh(dense_hessian(source.build(), max_dim=DIM)))
+    delta_measure = exact_delta_measure(eigenvalues, eigenvectors, order)
+    exact = predict(atoms(eigenvalues), order, 0.05, delta_measure, "abs", resolution=0.0)
+    for prediction in exact:
+        part = found[prediction.limit]
+        if prediction.tolerance_factor == 1:
+            error = 4 * part["probe_standard_error"] + 1 / DIM
+            assert abs(part["sparsity_limit"] - prediction.estimate.sparsity_limit) < error
+        assert 0 < part["at_half_tolerance"] <= part["sparsity_limit"] <= part["at_double_tolerance"] <= 1
+        assert part["lower"] <= part["sparsity_limit"] <= part["upper"]
+
+
+def test_limits_do_not_depend_on_who_runs_the_probes(source: UserNetwork) -> None:
+    def backwards(source: Any, requests: Sequence[Any]) -> Any:
+        return reversed(list(inline_map(source, requests)))
+
+    effort = Effort(num_probes=3, num_lanczos_steps=10)
+    forwards = measure_limits(source, effort, loss_tolerance_nats=0.05)
+    assert measure_limits(source, effort, loss_tolerance_nats=0.05, probe_map=backwards) == forwards
+
+
+def test_products_are_counted(source: UserNetwork) -> None:
+    found = measure_limits(source, Effort(num_probes=2, num_lanczos_steps=6), loss_tolerance_nats=0.05)
+    assert found["num_matvecs"] > 2 * 6
+    assert (found["num_matvecs"] - 2 * 6) % 6 == 0  # whole runs from removed weights
+
+
+def test_without_a_tolerance_the_spread_of_batch_losses_is_taken(source: UserNetwork) -> None:
+    network = source.load()
+    inputs, targets = network.splits["train"]
+    with torch.no_grad():
+        losses = nn.functional.cross_entropy(network.model(inputs).double(), targets, reduction="none")
+    expected = np.std([losses[:128].mean(), losses[128:].mean()])
+    found = measure_limits(source, Effort(num_probes=1, num_lanczos_steps=4))
+    assert found["loss_tolerance_nats"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_progress_goes_from_spectrum_to_limits(source: UserNetwork) -> None:
+    seen: list[tuple[float, str]] = []
+    effort = Effort(num_probes=2, num_lanczos_steps=4)
+    measure_limits(source, effort, loss_tolerance_nats=0.05, progress=lambda *event: seen.append(event))
+    assert seen == [(0.4, "probe 1 of 2"), (0.8, "probe 2 of 2"), (0.8, "runs from the removed weights")]
+
+
+def test_weights_are_the_ones_of_the_file(source: UserNetwork, committed: Any) -> None:
+    order = MagnitudeOrder.of(source.load().weights())
+    random = committed.cells("prune", method="random")[0]
+    state = committed.store.load(random.inputs["dense"]).arrays_under("weights")
+    expected = np.concatenate([state["1.weight"].ravel(), state["3.weight"].ravel()]).astype(np.float64)
+    assert np.array_equal(order.weights, expected)
+
+
+def replaced(source: UserNetwork, **changes: Any) -> UserNetwork:
+    return UserNetwork(**({name: getattr(source, name) for name in source.__dataclass_fields__} | changes))
+
+
+def refused(source: UserNetwork) -> str:
+    with pytest.raises(UserError) as caught:
+        source.load()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_weights_that_are_not_there(source: UserNetwork, tmp_path: Path) -> None:
+    message = refused(replaced(source, weights=tmp_path / "none.pt"))
+    assert message.endswith("none.pt does not exist. Expected: a file from torch.save(model.state_dict(), PATH).")
+
+
+class Evil:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return (Path.touch, (Path("/nowhere"),))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": 3}, Evil()])
+def test_files_that_hold_no_state_dict(source: UserNetwork, tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "odd.pt")
+    message = refused(replaced(source, weights=tmp_path / "odd.pt"))
+    assert "odd.pt" in message
+    assert "Expected: torch.save(model.state_dict(), PATH)." in message
+
+
+def test_a_damaged_file_of_weights(source: UserNetwork, tmp_path: Path) -> None:
+    (tmp_path / "half.pt").write_bytes(source.weights.read_bytes()[:100])
+    assert "half.pt cannot be read as weights: " in refused(replaced(source, weights=tmp_path / "half.pt"))
+
+
+def test_a_network_that_does_not_take_the_data(source: UserNetwork, tmp_path: Path) -> None:
+    path = tmp_path / "wide.h5"
+    split = StoredSplit(np.zeros((4, 7), np.float32), np.arange(4) % 3)
+    write_dataset(path, {"train": split}, {"classes": 3, "source": "", "licence": ""})
+    assert "does not take inputs of shape (7,): " in refused(replaced(source, data=path))
+
+
+def test_data_with_more_classes_than_logits(source: UserNetwork, tmp_path: Path) -> None:
+    path = tmp_path / "many.h5"
+    split = StoredSplit(np.zeros((10, 6), np.float32), np.arange(10))
+    write_dataset(path, {"train": split}, {"classes": 10, "source": "", "licence": ""})
+    message = refused(replaced(source, data=path))
+    assert "returned (2, 3) for 2 inputs. Expected: logits (2, classes) for at least 10 classes." in message
+
+
+def test_too_few_examples_for_a_spread_of_batches(source: UserNetwork, tmp_path: Path) -> None:
+    path = tmp_path / "few.h5"
+    split = StoredSplit(np.ones((9, 6), np.float32), np.arange(9) % 3)
+    write_dataset(path, {"train": split}, {"classes": 3, "source": "", "licence": ""})
+    with pytest.raises(UserError, match="9 examples make one batch of 128; its loss has no spread"):
+        measure_limits(replaced(source, data=path), Effort(1, 2))

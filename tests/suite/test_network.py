@@ -1,0 +1,214 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from suite.errors import UserError
+from suite.network import (
+    ModelSpec,
+    build_model,
+    build_user_model,
+    initialise,
+    load_state,
+    model_spec,
+    num_prunable,
+    prunable_weights,
+)
+
+
+class Mixed(nn.Module):
+    """Every kind of layer that is or is not prunable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, groups=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.up = nn.ConvTranspose1d(2, 3, 2)
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.embedding = nn.Embedding(5, 4)
+        self.first = nn.Linear(4, 4)
+        self.tied = nn.Linear(4, 4)
+        self.tied.weight = self.first.weight
+
+
+NET = """
+import torch
+from torch import nn
+VERSION = 3
+def build(width=4):
+    return nn.Sequential(nn.Linear(6, width), nn.Linear(width, 3))
+def careful():
+    model = build()
+    assert model[0].weight.abs().max().item() < 1
+    return model
+def broken():
+    raise KeyError("width")
+def no_module():
+    return 3
+CONSTANT = 3
+"""
+
+
+@pytest.fixture
+def user_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"user_net_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def small(seed: int = 0) -> nn.Module:
+    return build_model(model_spec("mlp", {"hidden": [50]}, (40,), 30), seed)
+
+
+def test_prunable_are_weights_of_layers_and_projections_each_once() -> None:
+    with torch.random.fork_rng(devices=[]):
+        found = prunable_weights(Mixed())
+    assert list(found) == [
+        "conv.weight",
+        "up.weight",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+        "first.weight",
+    ]
+
+
+def test_a_single_layer_is_a_network() -> None:
+    with torch.device("meta"):
+        assert list(prunable_weights(nn.Linear(2, 3))) == ["weight"]
+
+
+def test_a_network_without_prunable_weights() -> None:
+    with pytest.raises(UserError, match=r"^Sequential has no prunable weights\. Expected: a convolution or a linear"):
+        prunable_weights(nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3)))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "features", "weights"),
+    [
+        ((300, 100), 784, 266_200),  # LeNet-300-100
+        ((1000, 600, 300, 100), 784, 1_595_000),  # FC5
+        ((1000, 600, 300, 100), 3072, 3_883_000),
+        ((1000, 900, 800, 750, 700, 650, 600, 500, 400, 200, 100), 784, 4_975_000),  # FC12
+        ((1000, 900, 800, 750, 700, 650, 600, 500, 400, 200, 100), 3072, 7_263_000),
+        ((), 6, 60),
+    ],
+)
+def test_published_networks_have_their_number_of_weights(hidden: tuple[int, ...], features: int, weights: int) -> None:
+    assert num_prunable(model_spec("mlp", {"hidden": list(hidden)}, (features,), 10)) == weights
+
+
+def test_a_spec_writes_out_defaults_and_the_version() -> None:
+    spec = model_spec("mlp", {}, (64,), 10)
+    assert spec == ModelSpec(name="mlp", options={"hidden": [300, 100]}, version=1, input_shape=(64,), num_classes=10)
+
+
+def test_the_same_seed_builds_the_same_network() -> None:
+    first, again, other = small(1).state_dict(), small(1).state_dict(), small(2).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_kaiming_normal_has_its_moments_and_no_biases() -> None:
+    model = small()
+    initialise(model, "kaiming_normal", 3)
+    for weight in prunable_weights(model).values():
+        fan_in, count = weight.shape[1], weight.numel()
+        scaled = weight.detach().double() / math.sqrt(2 / fan_in)
+        assert abs(float(scaled.mean())) < 4 / math.sqrt(count)
+        assert abs(float(scaled.square().mean()) - 1) < 4 * math.sqrt(2 / count)
+    assert not any(layer.bias.any() for layer in model.modules() if isinstance(layer, nn.Linear))
+
+
+def test_signed_constant_is_the_sign_of_kaiming_normal() -> None:
+    normal, signed = small(), small()
+    initialise(normal, "kaiming_normal", 3)
+    initialise(signed, "signed_constant", 3)
+    for drawn, weight in zip(prunable_weights(normal).values(), prunable_weights(signed).values(), strict=True):
+        assert torch.equal(weight, drawn.sign() * math.sqrt(2 / weight.shape[1]))
+
+
+def test_fan_in_of_a_convolution_counts_its_window() -> None:
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Conv2d(6, 4, (3, 2), groups=2)
+    initialise(model, "signed_constant", 0)
+    assert torch.allclose(model.weight.abs(), torch.tensor(math.sqrt(2 / (3 * 3 * 2))))
+
+
+def test_as_built_is_left_alone_and_normalisation_is_reset() -> None:
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    norm = model[1]
+    norm.running_mean.fill_(5)
+    norm.weight.data.fill_(2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    initialise(model, "as_built", 0)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    initialise(model, "kaiming_normal", 0)
+    assert not norm.running_mean.any()
+    assert torch.equal(norm.weight, torch.ones(4))
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    built_by_one, built_by_two = small(1), small(2)
+    for model in (built_by_one, built_by_two):
+        initialise(model, "kaiming_normal", 3)
+    state = built_by_two.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in built_by_one.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"3.bias": None}, "it lacks '3.bias'"),
+        ({"extra": torch.zeros(1)}, "it has 'extra', which the model has not"),
+        ({"1.weight": torch.zeros(2, 2)}, "'1.weight' is (2, 2), the model's is (50, 40)"),
+        ({"1.weight": torch.full((50, 40), torch.nan)}, "'1.weight' holds NaN or infinite values"),
+    ],
+)
+def test_a_state_that_does_not_fit(change: dict[str, Tensor | None], line: str) -> None:
+    model = small()
+    state = {"1.weight": torch.zeros(50, 40), "1.bias": torch.zeros(50), "3.weight": torch.zeros(30, 50)}
+    state |= {"3.bias": torch.zeros(30)}
+    load_state(model, state, "net.pt")
+    wrong = {**state, **change}
+    with pytest.raises(UserError) as caught:
+        load_state(model, {name: value for name, value in wrong.items() if value is not None}, "net.pt")
+    assert str(caught.value).startswith("net.pt")
+    assert line in str(caught.value)
+
+
+def test_a_user_s_function_is_built_with_its_options_and_version(user_net: str) -> None:
+    spec = model_spec(f"{user_net}:build", {"width": 5}, (6,), 3)
+    assert spec.version == 3
+    assert num_prunable(spec) == 45
+    first, again = build_model(spec, 4), build_model(spec, 4)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+
+
+def test_a_user_s_constructor_may_look_at_its_weights(user_net: str) -> None:
+    # It cannot be counted without memory, so it is built.
+    assert num_prunable(model_spec(f"{user_net}:careful", {}, (6,), 3)) == 36
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        ("broken", "broken failed: KeyError: 'width'. Mend the function."),
+        ("no_module", "no_module returned int. Expected: a torch.nn.Module."),
+        ("missing", "cannot be imported: AttributeError: "),
+        ("CONSTANT", "is not a function. Expected: a function that returns a torch.nn.Module."),
+        ("", "cannot be imported: AttributeError: "),
+    ],
+)
+def test_a_user_s_function_that_does_not_work(user_net: str, function: str, line: str) -> None:
+    with torch.random.fork_rng(devices=[]), pytest.raises(UserError) as caught:
+        build_user_model(f"{user_net}:{function}")
+    assert line in str(caught.value)
+
+
+def test_options_that_a_user_s_function_does_not_take(user_net: str) -> None:
+    with pytest.raises(UserError, match="failed: TypeError: .*'depth'"):
+        build_user_model(f"{user_net}:build", {"depth": 3})

@@ -1,0 +1,192 @@
+"""Everything a user can write wrong in a study or a task: one line with the value, the rule and the repair."""
+
+from pathlib import Path
+
+import pytest
+
+from suite.errors import UserError
+from suite.study import Recipe, Study, read_study
+
+
+def refused(study: Path | str, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        read_study(str(study), overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith((".", "?", ")"))
+    return message
+
+
+def test_a_built_in_study_is_read_with_its_tasks() -> None:
+    study, tasks = read_study("quickstart")
+    assert study.name == "quickstart"
+    assert list(tasks) == ["mlp-digits"]
+    assert tasks["mlp-digits"].training.epochs == 100
+
+
+def test_a_study_of_a_path_finds_its_task_beside_it(tiny_study: Path, tiny_data: Path) -> None:
+    study, tasks = read_study(str(tiny_study))
+    assert study.seeds == (0,)
+    assert list(tasks) == ["tiny"]
+    assert tasks["tiny"].data == str(tiny_data)
+
+
+def test_data_by_a_relative_path_lies_beside_the_task(tiny_study: Path) -> None:
+    _, tasks = read_study(str(tiny_study), ["data='clouds.h5'"])
+    assert tasks["tiny"].data == str(tiny_study.parent / "clouds.h5")
+
+
+def test_unknown_names_are_answered_with_the_nearest() -> None:
+    assert refused("quickstrat").startswith("No study named 'quickstrat'. Did you mean 'quickstart'? Known: ")
+    message = refused("quickstart", "tasks=['mlp-digit']")
+    assert message.startswith("No task named 'mlp-digit'. Did you mean 'mlp-digits'? Known: ")
+    assert message.endswith("(or give the path of a .toml file; built-in: suite/tasks)")
+
+
+@pytest.mark.parametrize(
+    ("override", "value", "rule"),
+    [
+        ("sparsities=[95]", "sparsity 95 is not", "a fraction removed in [0, 1); did you mean 0.95?"),
+        ("sparsities=[0.5, 1.0]", "sparsity 1 is not", "a fraction removed in [0, 1)."),
+        ("sparsities=[-0.1]", "sparsity -0.1 is not", "a fraction removed in [0, 1)."),
+        ("sparsities=[nan]", "sparsities.0 = nan", "finite number"),
+        ("sparsities=['0.9']", "sparsities.0 = '0.9'", "valid number"),
+        ("sparsities=[true]", "sparsities.0 = True", "valid number"),
+        ("sparsities=[0.5, 0.5]", "0.5 stands more than once", "each value of an axis stands once."),
+        ("sparsities=[]", "the grid is empty", "methods need sparsities, for example sparsities = [0.8, 0.9]."),
+        ("seeds=[0, 1, 1]", "1 stands more than once", "each value of an axis stands once."),
+        ("seeds=[-1]", "seeds.0 = -1", "greater than or equal to 0"),
+        ("seeds=[9223372036854775808]", "seeds.0 = 9223372036854775808", "less than"),
+        ("seeds=[0.0]", "seeds.0 = 0.0", "valid integer"),
+        ("seeds=0", "seeds = 0", "valid array"),
+        ("seeds=[]", "seeds = []", "at least 1 item"),
+        ("tasks=['../a.toml', '../a.toml']", "'../a.toml' stands more than once", "each value of an axis stands once."),
+        ("name='a b'", "name = 'a b'", "pattern"),
+        ("name='../up'", "name = '../up'", "pattern"),
+        ("options=3", "options = 3", "object"),
+        ("seeds=[2026-01-01]", "date", "Expected: text, numbers, booleans, lists and tables."),
+    ],
+)
+def test_a_bad_value_of_the_study(tiny_study: Path, override: str, value: str, rule: str) -> None:
+    message = refused(tiny_study, override)
+    assert message.startswith(f"{tiny_study}: ")
+    assert value in message
+    assert rule in message
+
+
+@pytest.mark.parametrize(
+    ("override", "value", "rule"),
+    [
+        ("training.epochs=0", "training.epochs = 0", "greater than or equal to 1"),
+        ("training.epochs=1.5", "training.epochs = 1.5", "valid integer"),
+        ("training.learning_rate=0.0", "training.learning_rate = 0.0", "greater than 0"),
+        ("training.learning_rate=inf", "training.learning_rate = inf", "finite number"),
+        ("training.momentum=1.0", "training.momentum = 1.0", "less than 1"),
+        ("training.l1=-1e-3", "training.l1 = -0.001", "greater than or equal to 0"),
+        ("training.schedule='cosin'", "training.schedule = 'cosin'", "'constant', 'cosine' or 'step'"),
+        ("training.schedule='step'", "schedule = 'step' with milestones = []", "milestones (steps) are needed by"),
+        ("training.milestones=[3]", "schedule = 'cosine' with milestones = [3]", "by no other schedule."),
+        ("threads=0", "threads = 0", "greater than or equal to 1"),
+        ("training=3", "training = 3", "object"),
+    ],
+)
+def test_a_bad_value_of_a_task(tiny_study: Path, override: str, value: str, rule: str) -> None:
+    message = refused(tiny_study, override)
+    assert message.startswith("task task.toml: ")
+    assert value in message
+    assert rule in message
+
+
+def test_a_bad_value_of_a_method_s_recipe(tiny_study: Path) -> None:
+    message = refused(tiny_study, "recipes.lomp.momentum=2")
+    assert message == "task tiny, recipes.lomp: momentum = 2: Input should be less than 1."
+
+
+@pytest.mark.parametrize("milestones", [[4, 2], [2, 2]])
+def test_milestones_grow(tiny_study: Path, milestones: list[int]) -> None:
+    message = refused(tiny_study, "training.schedule='step'", f"training.milestones={milestones}")
+    assert message == f"task task.toml: training: milestones = {milestones} must grow."
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("training.epoch=1", "unknown key 'training.epoch'. Did you mean 'epochs'? Known: batch_size, epochs, "),
+        ("recipes.lomp.l11=0.1", "unknown key 'l11'. Did you mean 'l1'? Known: batch_size, "),
+        ("recipes.lompp.l1=0.1", "No method named 'lompp'. Did you mean 'lomp'? Known: dense, "),
+        ("methds=[]", "No setting named 'methds'. Did you mean 'methods'? Known: analyses, data, description, methods"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest(tiny_study: Path, override: str, line: str) -> None:
+    assert line in refused(tiny_study, override)
+
+
+def test_an_unknown_key_in_the_file(tiny_study: Path) -> None:
+    tiny_study.write_text(tiny_study.read_text().replace("seeds = [0]", "seeds = [0]\nsparsity = 0.9"))
+    message = refused(tiny_study)
+    assert f"{tiny_study}: unknown key 'sparsity'. Did you mean 'sparsities'? Known: analyses, " in message
+
+
+def test_a_missing_key_is_named(tiny_study: Path) -> None:
+    tiny_study.write_text(tiny_study.read_text().replace("seeds = [0]", ""))
+    assert refused(tiny_study) == f"{tiny_study}: the key 'seeds' is missing. Add it."
+
+
+def test_an_empty_grid(tiny_study: Path) -> None:
+    message = refused(tiny_study, "methods=[]", "analyses=[]")
+    assert message == f"{tiny_study}: the grid is empty: name at least one of methods, analyses."
+
+
+def test_dense_alone_needs_no_sparsities(tiny_study: Path) -> None:
+    study, _ = read_study(str(tiny_study), ["methods=['dense']", "sparsities=[]"])
+    assert study.methods == ("dense",)
+
+
+def test_two_tasks_of_one_name(tiny_study: Path) -> None:
+    (tiny_study.parent / "copy.toml").write_text((tiny_study.parent / "task.toml").read_text())
+    message = refused(tiny_study, "tasks=['task.toml', 'copy.toml']")
+    assert message == f"{tiny_study}: two tasks are named 'tiny'. Give each its own name."
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("epochs", "--set 'epochs' has no '='. Expected: KEY=VALUE, for example --set training.epochs=1."),
+        ("=1", "--set '=1' has no '='. Expected: KEY=VALUE, for example --set training.epochs=1."),
+        (
+            "training.epochs.x=1",
+            "--set training.epochs.x: 'epochs' is a value, not a table. Name a key inside a table.",
+        ),
+    ],
+)
+def test_a_bad_form_of_set(tiny_study: Path, override: str, line: str) -> None:
+    assert refused(tiny_study, override) == line
+
+
+def test_set_reaches_study_tasks_and_new_tables(tiny_study: Path) -> None:
+    overrides = ["seeds=[4, 5]", "training.epochs = 7", "options.lomp.fine_tune=true", "recipes.imp.l1=0.5", "name=new"]
+    study, tasks = read_study(str(tiny_study), overrides)
+    assert study.seeds == (4, 5)
+    assert study.name == "new"  # what is not TOML is text
+    assert study.options["lomp"] == {"fine_tune": True}
+    assert tasks["tiny"].training.epochs == 7
+    assert tasks["tiny"].recipe("imp").l1 == 0.5
+    assert tasks["tiny"].recipe("imp").epochs == 7
+
+
+def test_a_recipe_of_a_method_changes_only_what_it_says(tiny_study: Path) -> None:
+    _, tasks = read_study(str(tiny_study))
+    task = tasks["tiny"]
+    assert task.recipe("lomp") == task.training.model_copy(update={"l1": 1e-3})
+    assert task.recipe("random") == task.training
+
+
+def test_settings_are_frozen_and_whole_numbers_are_numbers() -> None:
+    study = Study.model_validate_json(
+        '{"name": "a", "tasks": ["t"], "methods": ["imp"], "sparsities": [0], "seeds": [0]}'
+    )
+    assert study.sparsities == (0.0,)
+    with pytest.raises(ValueError, match="frozen"):
+        study.name = "b"  # type: ignore[misc]
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe(epochs=1, batch_size=1, learning_rate=1.0).epochs = 2  # type: ignore[misc]
