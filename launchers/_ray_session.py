@@ -13,7 +13,7 @@ from suite.errors import UserError
 
 OBJECT_STORE_BYTES = 100 * 2**20  # only configurations and tridiagonals travel
 MEMORY_BYTES_PER_CPU = 2 * 2**30  # bookkeeping only: Ray does not enforce it
-SOCKET_ROOT_LIMIT = 40  # AF_UNIX paths end at 107 bytes, and Ray appends about 65
+SOCKET_ROOT_LIMIT = 26  # AF_UNIX paths end at 107 bytes; this session appends 15, Ray up to 66 with a pid of 7 digits
 
 
 @contextmanager
@@ -29,18 +29,19 @@ def ray_session(num_cpus: int, num_gpus: int) -> Iterator[Any]:
     """
     folder = Path(tempfile.mkdtemp(prefix="esp-", dir=_short_root()))  # mode 0700
     before = dict(os.environ)
-    os.environ.update(_settings(folder))
-    os.environ.pop("RAY_ADDRESS", None)  # never join a cluster that this run did not start
     ray = None
     try:
-        ray = _import_ray()  # after the settings: Ray reads some of them on import
+        os.environ.update(_settings(folder))
+        for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):  # never join a cluster that this run did not start
+            os.environ.pop(name, None)
+        ray = _import_ray()
         ray.init(
             address="local",
             num_cpus=num_cpus,
             num_gpus=num_gpus,
             object_store_memory=OBJECT_STORE_BYTES,
             _memory=MEMORY_BYTES_PER_CPU * num_cpus,
-            _temp_dir=str(folder),
+            _temp_dir=str(folder / "r"),  # Ray opens it to everybody: only the folder around it keeps the token safe
             include_dashboard=False,
             log_to_driver=False,
             logging_level="error",
@@ -50,8 +51,8 @@ def ray_session(num_cpus: int, num_gpus: int) -> Iterator[Any]:
     finally:
         if ray is not None:
             ray.shutdown()
-        for name in _settings(folder):
-            os.environ.pop(name, None)
+        for name in set(os.environ) - set(before):  # Ray leaves some of its own
+            del os.environ[name]
         os.environ.update(before)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -61,6 +62,9 @@ def _import_ray() -> Any:
         import ray
     except ImportError:
         raise UserError("The launcher 'ray' needs the package ray. Install it: pip install -e '.[ray]'.") from None
+    # Ray reads its settings once per process and keeps the token: without this a second session knows the first's.
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
     return ray
 
 
@@ -70,11 +74,10 @@ def _short_root() -> str | None:
 
 
 def _settings(folder: Path) -> dict[str, str]:
-    """Return Ray's environment; the token is written with mode 0600 the first time."""
+    """Return Ray's environment, the new token's file in it, which has mode 0600."""
     token = folder / "token"
-    if not token.exists():
-        with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
+    with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),

@@ -25,12 +25,13 @@ class ProbeWorker:
     """What runs inside an actor."""
 
     def __init__(self, source: OperatorSource, threads: int) -> None:
-        """Build the operator; weights and data are loaded by path."""
+        """Keep the source: what its building raises is an error of `ready`, not the loss of an actor."""
         torch.set_num_threads(threads)
-        self.operator = source.build()
+        self.source = source
 
     def ready(self) -> None:
-        """Return once the operator is built."""
+        """Build the operator; weights and data are loaded by path."""
+        self.operator = self.source.build()
 
     def run(self, request: ProbeRequest) -> ProbeResult:
         """Run one probe."""
@@ -119,6 +120,8 @@ class _Crew:
             except self.ray.exceptions.RayActorError as error:
                 self._replace(actor, request, error)
                 continue
+            except self.ray.exceptions.RayTaskError as error:
+                raise error.cause from None
             if self.waiting:
                 following = self.waiting.pop()
                 self.running[actor.run.remote(following)] = (actor, following)

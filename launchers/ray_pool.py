@@ -1,5 +1,6 @@
 """ray: cells as tasks of a private Ray on this machine; the probes of a spectrum as actors of the same Ray."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ class _Pool:
                 return
             reason = f"its worker died {tries} times ({type(error).__name__}); is there enough memory?"
             outcome = Outcome(cell.id, "failed", reason)
+            with suppress(OSError):  # the log is how `espalier status` knows of it
+                Store(self.folder).log_path(cell.id).write_text(f"{cell.title}\n\n{reason}\n")
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from None  # a full disk, say: the run cannot go on
         for ended in self.schedule.finish(Outcome(**{**vars(outcome), "attempts": tries})):

@@ -20,11 +20,13 @@ class Answer:
 
     Attributes:
         headline: which method keeps its accuracy longest.
+        highest: which method is the most accurate at the highest sparsity tested; empty when there is nothing to say.
         limits: one sentence or two per analysed network; empty without analyses.
         missing: what the study asked for and has no result; empty when all is there.
     """
 
     headline: str
+    highest: tuple[str, ...]
     limits: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -46,10 +48,10 @@ def answer(results: Results, task: str) -> Answer:
     last epoch on the test set, is at most 0.5 points there and at every lower sparsity asked for.
     """
     here = results.only(task)
-    sentences = [[_headline(here)], _limit_sentences(here), _missing(here)]
+    sentences = [[_headline(here)], _at_highest(here), _limit_sentences(here), _missing(here)]
     # A line must not break between a mean and its interval.
-    headline, limits, missing = (tuple(text.replace(" ± ", "\u00a0±\u00a0") for text in part) for part in sentences)
-    return Answer(headline[0], limits, missing)
+    told = [tuple(text.replace(" ± ", "\u00a0±\u00a0") for text in part) for part in sentences]
+    return Answer(told[0][0], *told[1:])
 
 
 def _headline(here: Results) -> str:
@@ -81,14 +83,15 @@ def _reach(rows: pd.DataFrame, label: str) -> _Reach | None:
 
 def _winners(held: Sequence[_Reach], num_methods: int) -> str:
     best = [reach for reach in held if reach.sparsity == held[0].sparsity]
-    names = _listed([reach.label for reach in best])
-    their = "its own dense network" if len(best) == 1 else "their own dense networks"
-    longest = ("keeps" if len(best) == 1 else "keep") + (" its" if len(best) == 1 else " their") + " accuracy"
-    longest += " longest" if num_methods > len(best) else ""
+    alone = len(best) == 1
+    keep = "keeps its accuracy" if alone else "keep their accuracy"
+    longest = " longest" if num_methods > len(best) else ""
+    whose = "its own dense network" if alone else "their own dense networks"
     tested = ", the highest sparsity tested" if best[0].is_highest_tested else " sparsity"
-    drops = _listed([_drop_text(reach.drop) for reach in best])
-    sentence = f"{names} {longest}: within 0.5 points of {their} up to {sparsity_text(best[0].sparsity)}{tested}"
-    return f"{sentence} ({drops}).{_following(held, best[0].sparsity)}"
+    return (
+        f"{_listed([reach.label for reach in best])} {keep}{longest}: within 0.5 points of {whose} "
+        f"up to {sparsity_text(best[0].sparsity)}{tested} ({_drops_text(best)}).{_following(held, best[0].sparsity)}"
+    )
 
 
 def _following(held: Sequence[_Reach], best_sparsity: float) -> str:
@@ -103,32 +106,66 @@ def _nobody(known: Sequence[_Reach]) -> str:
     closest = min(known, key=lambda reach: reach.drop.mean)
     return (
         "No method stays within 0.5 points of its own dense network, even at the lowest sparsity tested. "
-        f"The closest is {closest.label} ({_drop_text(closest.drop)})."
+        f"The closest is {closest.label} ({_drops_text([closest])})."
     )
 
 
-def _drop_text(drop: MeanInterval) -> str:
-    seeds = "one seed" if drop.num_values == 1 else f"{drop.num_values} seeds"
-    direction = "above" if drop.mean < 0 else "below"
-    return f"{percent_text(abs(drop.mean), drop.half_width)} points {direction}, {seeds}"
+def _drops_text(reaches: Sequence[_Reach]) -> str:
+    drops = _listed([percent_text(reach.drop.mean, reach.drop.half_width) for reach in reaches])
+    return f"mean drop {drops} points, {_seeds_text([reach.drop for reach in reaches])}"
+
+
+def _seeds_text(intervals: Sequence[MeanInterval]) -> str:
+    counts = sorted({interval.num_values for interval in intervals})
+    return "one seed" if counts == [1] else f"{' to '.join(str(count) for count in counts)} seeds"
+
+
+def _at_highest(here: Results) -> list[str]:
+    """Return who is ahead where pruning is hardest; drops alone would favour a method with a poor dense network."""
+    rows = here.requested[here.requested["method"] != "dense"]
+    rows = rows[rows["sparsity"] == rows["sparsity"].max()]
+    labels = method_labels(rows)
+    means = {label: mean_interval(rows.loc[rows["method"] == name, "test_accuracy"]) for name, label in labels.items()}
+    ranked = sorted((item for item in means.items() if item[1].num_values), key=lambda item: -item[1].mean)
+    if len(ranked) < 2:
+        return []
+    (first, best), (second, other) = ranked[:2]
+    overlap = "; their intervals overlap" if best.lower <= other.upper else ""
+    accuracies = [f"{percent_text(interval.mean, interval.half_width)}%" for interval in (best, other)]
+    return [
+        f"Most accurate at {sparsity_text(float(rows['sparsity'].max()))}, the highest sparsity tested: "
+        f"{first} with {accuracies[0]}, then {second} with {accuracies[1]} "
+        f"({_seeds_text([best, other])}{overlap})."
+    ]
 
 
 def _limit_sentences(here: Results) -> list[str]:
     networks = dict(zip(here.rows["method"], here.rows["label"], strict=True))
+    return [
+        sentence
+        for network in ordered(networks, here.limits["network"])
+        for sentence in _network_limits(
+            here.limits[here.limits["network"] == network], f"the dense network of {networks.get(network, network)}"
+        )
+    ]
+
+
+def _network_limits(limits: pd.DataFrame, of_network: str) -> list[str]:
+    is_by_accuracy = limits["limit"].str.endswith("_accuracy")  # these depend on no tolerance of the loss
+    by_accuracy = _limit_parts(limits[is_by_accuracy])
+    by_loss = limits[(limits["tolerance_factor"] == 1.0) & ~is_by_accuracy]
+    predicted = _limit_parts(by_loss[by_loss["source"] != "measured"])
+    measured = _limit_parts(by_loss[by_loss["source"] == "measured"])
+    tolerance = f"at a loss tolerance of {nats_text(by_loss['loss_tolerance_nats'].mean())} nats"
     sentences = []
-    for network in ordered(networks, here.limits["network"]):
-        limits = here.limits[(here.limits["network"] == network) & (here.limits["tolerance_factor"] == 1.0)]
-        of_network = f"the dense network of {networks.get(network, network)}"
-        tolerance = f"a loss tolerance of {nats_text(limits['loss_tolerance_nats'].mean())} nats"
-        predicted = _limit_parts(limits[limits["source"] != "measured"])
-        measured = _limit_parts(limits[limits["source"] == "measured"])
-        if predicted:
-            text = f"Predicted sparsity limit of {of_network}, at {tolerance}: {_listed(predicted)}."
-            sentences.append(f"{text} Measured: {_listed(measured) if measured else 'not in this study'}.")
-        elif measured:
-            sentences.append(f"Measured sparsity limit of {of_network}, at {tolerance}: {_listed(measured)}.")
-        sentences += _oracle_sentence(limits)
-    return sentences
+    if predicted:
+        text = f"Predicted sparsity limit of {of_network}, {tolerance}: {_listed(predicted)}."
+        sentences.append(f"{text} Measured: {_listed(measured) if measured else 'not in this study'}.")
+    elif measured:
+        sentences.append(f"Measured sparsity limit of {of_network}, {tolerance}: {_listed(measured)}.")
+    if by_accuracy:
+        sentences.append(f"Measured by accuracy in place of the loss: {_listed(by_accuracy)}.")
+    return [*sentences, *_oracle_sentence(by_loss)]
 
 
 def _limit_parts(limits: pd.DataFrame) -> list[str]:

@@ -20,7 +20,7 @@ _SPECTRUM_ARRAYS = ("diagonal", "off_diagonal", "num_steps", "probe_index", "eig
 
 @dataclass(frozen=True)
 class Cell:
-    """One committed unit of work: what it was asked, where it ran, what it measured.
+    """One committed unit of work: what it was asked, where it ran, and what a figure draws of it.
 
     `curves` are read for cells of the limits table and `arrays` for cells of the spectra table; both are empty
     for every other cell.
@@ -29,7 +29,6 @@ class Cell:
     name: str
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Array] = field(default_factory=dict)
     arrays: Mapping[str, Array] = field(default_factory=dict)
 
@@ -152,18 +151,9 @@ def _read_cell(group: h5py.Group, name: str, with_curves: bool, with_arrays: boo
         name=name,
         config=_read_json(group, "config") if "config" in group else {},
         environment=_read_json(group, "environment") if "environment" in group else {},
-        metrics={key: float(read_array(group["metrics"], key)) for key in _leaves(group.get("metrics"))},
         curves={key: read_array(group["curves"], key) for key in group.get("curves", {}) if with_curves},
         arrays={key: read_array(group["arrays"], key) for key in _SPECTRUM_ARRAYS if key in arrays},
     )
-
-
-def _leaves(group: h5py.Group | None) -> list[str]:
-    """Return the names of all data sets below a group; a nested one is named by its path."""
-    names: list[str] = []
-    if group is not None:
-        group.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
-    return names
 
 
 def _read_json(group: h5py.Group, name: str) -> dict[str, Any]:

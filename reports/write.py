@@ -86,6 +86,7 @@ def _section(
         task=task,
         anchor=f"task-{file_stem(task)}",
         headline=said.headline,
+        highest=said.highest,
         limits=said.limits,
         missing=said.missing,
         figures=[_figure(results, task, *entry, folder) for entry in extensions("reports.figures").items()],

@@ -14,6 +14,7 @@ _ERROR_TICKS = (
     *(0.5, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4),
     *(0.2, 0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.15, 0.25, 0.35, 0.45, 0.03, 0.04, 0.025, 0.08, 0.07, 0.06),
 )
+_MARGIN = 0.06  # of the length of the axis, at either end
 _LEAST_TICK_DISTANCE = 0.075  # of the length of the axis
 
 
@@ -40,7 +41,9 @@ class AccuracyAxis:
         least = float(positive.min()) if len(positive) else 1e-3
         if len(positive) < len(errors):
             least /= 2.0  # room for a perfect score above the best imperfect one
-        return cls(least / 1.2, min(1.0, max(1.12 * float(errors.max()), 1.5 * least)))
+        most = max(float(errors.max()), least)
+        margin = max((most / least) ** _MARGIN * 1.02, 1.1)  # noise must not fill the whole axis
+        return cls(least / margin, min(1.0, most * margin))
 
     def error(self, accuracy: pd.Series) -> pd.Series:
         """Return the error rates, moved to the upper end where they are smaller; NaN stays NaN."""
@@ -56,7 +59,16 @@ class AccuracyAxis:
         """Return error rates inside the axis, none closer to another than leaves room for its label."""
         length = math.log(self.most_error / self.least_error)
         chosen: list[float] = []
-        for tick in (tick for tick in _ERROR_TICKS if self.least_error <= tick <= self.most_error):
+        for tick in (*_ERROR_TICKS, *self._round_errors()):
+            if not self.least_error <= tick <= self.most_error:
+                continue
             if all(abs(math.log(tick / other)) > _LEAST_TICK_DISTANCE * length for other in chosen):
                 chosen.append(tick)
         return sorted(chosen)
+
+    def _round_errors(self) -> list[float]:
+        """Return multiples of a power of ten that is a third of the axis or less: a narrow axis has no other tick."""
+        step = 10.0 ** math.floor(math.log10((self.most_error - self.least_error) / 3.0))
+        first, last = math.ceil(self.least_error / step), math.floor(self.most_error / step)
+        every_fifth_first = sorted(range(first, last + 1), key=lambda multiple: (multiple % 5 != 0, multiple))
+        return [multiple * step for multiple in every_fifth_first]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
-from reports._names import method_labels
+from reports._names import METHOD_ORDER, method_labels, ordered
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,23 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
     unknown = sorted(set(methods) - set(_STYLES))
     spare = {method: _SPARE_STYLES[index % len(_SPARE_STYLES)] for index, method in enumerate(unknown)}
     return {method: _STYLES.get(method) or spare[method] for method in methods}
+
+
+def sideways(methods: pd.Series, fraction_of_axis: float, smallest: float, largest: float) -> pd.Series:
+    """Return the factors that move each method's marks a little along a logarithmic axis.
+
+    Marks at the same place would hide each other's intervals. The factors of all methods average to 1, and a method
+    keeps the same factor everywhere, so that its curve keeps its shape.
+
+    Args:
+        methods: one per mark.
+        fraction_of_axis: distance between neighbouring methods; negative on a reversed axis.
+        smallest: at one end of the axis, positive.
+        largest: at its other end.
+    """
+    order = ordered(METHOD_ORDER, methods)
+    steps = {method: position - (len(order) - 1) / 2 for position, method in enumerate(order)}
+    return (largest / smallest) ** (fraction_of_axis * methods.map(steps).astype("float64"))
 
 
 def method_encodings(rows: pd.DataFrame, legend: alt.Legend | None) -> tuple[alt.Color, alt.Shape]:

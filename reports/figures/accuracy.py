@@ -11,21 +11,22 @@ from reports._results import Results
 from reports._statistics import mean_interval
 from reports.figures import _theme
 from reports.figures._accuracy_axis import AccuracyAxis
-from reports.figures._palette import method_encodings
+from reports.figures._palette import method_encodings, sideways
 from reports.figures._sparsity_axis import sparsity_axis, with_kept_fraction
 
 ORDER = 10
 TITLE = "Accuracy against sparsity"
 CAPTION = (
-    "Test accuracy at the last epoch, on an axis that is logarithmic in the error. Large marks: mean over seeds at "
-    "the sparsities asked for; bars: 95% Student-t interval, cut off where it leaves the plot. Small marks: "
-    "intermediate rounds of iterative pruning. Dashed: the dense network that a method is held against. Dotted: "
-    "guessing, where the number of classes is known."
+    "Test accuracy at the last epoch, on an axis that is logarithmic in the error. Large marks: mean over seeds at the "
+    "sparsities asked for, moved a little sideways so that none hides another; bars: 95% Student-t interval, cut off "
+    "where it leaves the plot. Small marks: intermediate rounds of iterative pruning. Dashed: the dense network that a "
+    "method is held against. Dotted: guessing, where the number of classes is known."
 )
 ABSENT = "There is nothing to draw: no pruned network has been trained in this study yet."
 
 _GROUP = ["method", "label", "sparsity", "requested"]
 _NEUTRAL = "#7a7f87"
+_SIDEWAYS = 0.008  # of the axis between two methods, which runs backwards
 
 
 def chart(results: Results, task: str) -> alt.TopLevelMixin | None:
@@ -87,6 +88,8 @@ def _method_layers(
     pruned: pd.DataFrame, x: alt.X, y: AccuracyAxis, colour: alt.Color, shape: alt.Shape
 ) -> list[alt.Chart]:
     means = _means(pruned)
+    kept = means["kept_fraction"]
+    means["kept_fraction"] = kept * sideways(means["method"], -_SIDEWAYS, kept.min(), kept.max())
     means = means.assign(error=y.error(means["accuracy"]), best=y.error(means["upper"]), worst=y.error(means["lower"]))
     asked = means["requested"]
     line = alt.Chart(means).mark_line(strokeWidth=1.8, clip=True)

@@ -11,18 +11,20 @@ from reports._results import Results
 from reports._statistics import mean_interval
 from reports.figures import _theme
 from reports.figures._accuracy_axis import AccuracyAxis
-from reports.figures._palette import method_encodings
+from reports.figures._palette import method_encodings, sideways
 
 ORDER = 40
 TITLE = "Accuracy against cost"
 CAPTION = (
     "Test accuracy at the last epoch against all gradient steps paid for it, ancestors included; one panel per "
-    "sparsity. Upper left is better; the vertical axis is logarithmic in the error. Marks: mean over seeds; bars: 95% "
-    "Student-t interval, cut off where it leaves the plot."
+    "sparsity. Upper left is better; the vertical axis is logarithmic in the error. Marks: mean over seeds, moved a "
+    "little sideways so that none hides another; bars: 95% Student-t interval, cut off where it leaves the plot."
 )
 ABSENT = "There is nothing to draw: no pruned network has been trained in this study yet."
 
-_PANEL_COLUMNS = 3
+_MOST_PANEL_COLUMNS = 3
+_ROOM = 1.8  # beyond the least and the most steps
+_SIDEWAYS = 0.03  # of the axis of a panel between two methods
 
 
 def chart(results: Results, task: str) -> alt.TopLevelMixin | None:
@@ -35,7 +37,7 @@ def chart(results: Results, task: str) -> alt.TopLevelMixin | None:
     means = _means(rows)
     panels = [_panel_title(sparsity) for sparsity in sorted(set(means["sparsity"]))]
     layered = _panel(means, rows)
-    num_columns = min(_PANEL_COLUMNS, len(panels))
+    num_columns = 2 if len(panels) == 4 else min(_MOST_PANEL_COLUMNS, len(panels))
     width = (_theme.WIDTH - 40 * (num_columns - 1)) // num_columns
     header = alt.Header(title=None, labelFontSize=12, labelFontWeight="bold", labelAnchor="start", labelPadding=6)
     faceted = layered.properties(width=width, height=170).facet(
@@ -74,6 +76,8 @@ def _panel(means: pd.DataFrame, rows: pd.DataFrame) -> alt.LayerChart:
     y = AccuracyAxis.covering(rows["test_accuracy"])
     means = means.assign(error=y.error(means["accuracy"]), best=y.error(means["upper"]), worst=y.error(means["lower"]))
     x = _steps_axis(means["gradient_steps"])
+    smallest, largest = means["gradient_steps"].min() / _ROOM, means["gradient_steps"].max() * _ROOM
+    means["position"] = means["gradient_steps"] * sideways(means["method"], _SIDEWAYS, smallest, largest)
     colour, shape = method_encodings(rows, _theme.legend())
     tooltip = [
         alt.Tooltip("label:N", title="Method"),
@@ -93,9 +97,9 @@ def _panel(means: pd.DataFrame, rows: pd.DataFrame) -> alt.LayerChart:
 
 
 def _steps_axis(steps: pd.Series) -> alt.X:
-    smallest, largest = float(steps.min()) / 1.6, float(steps.max()) * 1.6
+    smallest, largest = float(steps.min()) / _ROOM, float(steps.max()) * _ROOM
     decades = range(int(math.log10(smallest)) - 1, int(math.log10(largest)) + 2)
     ticks = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
     axis = alt.Axis(values=[tick for tick in ticks if smallest <= tick <= largest], format="~s", labelOverlap="greedy")
     scale = alt.Scale(type="log", domain=[smallest, largest], nice=False)
-    return alt.X("gradient_steps:Q", title="Gradient steps", scale=scale, axis=axis)
+    return alt.X("position:Q", title="Gradient steps", scale=scale, axis=axis)

@@ -123,6 +123,7 @@ def _loss_axis(curves: pd.DataFrame, tolerance_nats: float) -> alt.Y:
     highest = max(float(curves["loss_rise_nats"].max()), linear_to)
     decades = [10.0**power for power in range(-6, 4)]
     ticks = [0.0, *(tick for tick in decades if linear_to < tick <= highest)]
+    ticks += [-tick for tick in decades if linear_to < tick <= -lowest]
     scale = alt.Scale(type="symlog", constant=linear_to, domain=[1.1 * lowest, 1.1 * highest], nice=False)
     axis = alt.Axis(values=ticks, format="~g")
     return alt.Y("loss_rise_nats:Q", title="Rise of the training loss (nats)", scale=scale, axis=axis)
@@ -164,10 +165,10 @@ def _prediction_layers(predictions: pd.DataFrame, x: alt.X, left: alt.X, colour:
     ]
     estimated, dense = predictions[~predictions["is_dense"]], predictions[predictions["is_dense"]]
     bounded = estimated.dropna(subset=["kept_least", "kept_most"])
-    bounded = bounded[bounded["kept_least"] > 0]
+    bounded = bounded.assign(kept_least=bounded["kept_least"].clip(lower=_MOST_SPARSE_SHOWN))  # 0 is at infinity
     layers = []
     if len(bounded):
-        band = alt.Chart(bounded).mark_rect(opacity=0.14, clip=True)
+        band = alt.Chart(bounded).mark_rect(opacity=0.1, clip=True)
         layers.append(band.encode(x=left, x2="kept_least", color=colour))
     wide, thin = {"strokeWidth": 4.5, "opacity": 0.5}, {"strokeWidth": 1.6, "strokeDash": [5, 4], "opacity": 1.0}
     for frame, look in ((estimated, wide), (dense, thin)):

@@ -33,7 +33,7 @@ ABSENT = "There is nothing to draw: this study measured no Hessian spectrum."
 Array = NDArray[np.float64]
 _NUM_GRID_POINTS = 160
 _SMALLEST_SHOWN = 1e-7  # of the largest eigenvalue: rounding in 32 bit leaves nothing to see below
-_LEAST_MASS = 1e-12  # below, a fraction is a rounding error of one minus a sum
+_LEAST_MASS = 1e-7  # a few eigenvalues of the largest networks; below lies rounding
 # Vega has no superscripts: the exponent is spelt sign by sign.
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 _EXPONENT = "round(log(datum.value) / LN10)"
@@ -83,7 +83,13 @@ def _network_tails(results: Results, spectra: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     grid = largest * np.geomspace(_SMALLEST_SHOWN, 1.0, _NUM_GRID_POINTS)
     tails = [_tails(row, measure, grid) for row, measure in measured if measure]
-    return pd.concat(tails, ignore_index=True)
+    return _above_floor(pd.concat(tails, ignore_index=True))
+
+
+def _above_floor(tails: pd.DataFrame) -> pd.DataFrame:
+    """Leave out masses far below one eigenvalue, where there is a dense Hessian to tell how much that is."""
+    one_eigenvalue = tails.loc[tails["source"] == source_label("dense_hessian"), "fraction"].min()
+    return tails if np.isnan(one_eigenvalue) else tails[tails["fraction"] > 0.3 * one_eigenvalue]
 
 
 def _tails(row: Mapping[str, Any], measure: SpectralMeasure, grid: Array) -> pd.DataFrame:
@@ -131,7 +137,7 @@ def _panel(tails: pd.DataFrame) -> alt.LayerChart:
         alt.Tooltip("cell:N", title="Cell"),
     ]
     layers = []
-    for source, width, opacity in (("slq", 5.0, 0.45), ("dense_hessian", 1.4, 1.0)):
+    for source, width, opacity in (("slq", 4.0, 0.45), ("dense_hessian", 1.4, 1.0)):
         mine = tails[tails["source"] == source_label(source)]
         if len(mine):
             line = alt.Chart(mine).mark_line(interpolate="step-after", strokeWidth=width, opacity=opacity)

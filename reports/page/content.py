@@ -69,6 +69,7 @@ class TaskSection:
     task: str
     anchor: str
     headline: str
+    highest: tuple[str, ...]
     limits: tuple[str, ...]
     missing: tuple[str, ...]
     figures: list[FigureBlock] = field(default_factory=list)

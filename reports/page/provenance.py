@@ -1,6 +1,7 @@
 """Where the numbers were made: the distinct environments of the cells, flattened for print."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from reports._results import Results
 
 # What a reader wants to see first; everything else is in the footer.
-_SHOWN_FIRST = ("espalier", "python", "torch", "cuda", "numpy", "device", "gpu", "cpu")
+_SHOWN_FIRST = ("espalier", "commit", "python", "torch", "cuda", "numpy", "device", "gpu", "cpu")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def versions(results: Results) -> list[tuple[str, str]]:
     found: dict[str, set[str]] = {}
     for environment in environments(results):
         for name, value in environment.facts:
-            found.setdefault(name.rpartition(".")[2], set()).add(value)
+            short = re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", value)  # a whole commit hash is for the footer
+            found.setdefault(name.rpartition(".")[2], set()).add(short)
     return [(name, ", ".join(sorted(found[name]))) for name in _SHOWN_FIRST if name in found]
 
 

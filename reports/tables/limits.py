@@ -84,7 +84,7 @@ def build(results: Results) -> pd.DataFrame:
     """
     per_seed = table(list(_records(results)), _FRAME)
     rows: list[dict[str, object]] = []
-    for _, group in per_seed.groupby(list(_KEY), sort=False):
+    for _, group in per_seed.groupby(list(_KEY), sort=False, dropna=False):
         rows += records(group)
         if len(group) > 1:
             rows.append(_mean_record(group))

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
 
 from data.hdf5 import open_sealed
 from launchers import inline
@@ -32,7 +31,10 @@ SMALL = (
     "options.limit.max_evaluations=12",
 )
 TINY = ('methods=["lomp", "random"]', "sparsities=[0.8]", "seeds=[0]", "analyses=[]", "training.epochs=1")
-VARIES = ("environment", "timings")  # from machine to machine, from run to run: everything else is a function of the key
+VARIES = (
+    "environment",
+    "timings",
+)  # all else is a function of the key
 
 
 @dataclass
@@ -44,21 +46,13 @@ class Run:
     events: list[Event]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ESPALIER_DATA", str(tmp_path_factory.mktemp("data")))
-        yield
-
-
 @pytest.fixture(scope="session")
-def small_plan(_environment: None) -> Plan:
+def small_plan(data_folder: Path) -> Plan:
     return make_plan(*read_study("quickstart", SMALL))
 
 
 @pytest.fixture(scope="session")
-def tiny_plan(_environment: None) -> Plan:
+def tiny_plan(data_folder: Path) -> Plan:
     """One dense cell and three that need it."""
     return make_plan(*read_study("quickstart", TINY))
 

@@ -55,7 +55,14 @@ def test_the_summary_counts_what_was_done_found_and_lost(tiny_plan: Plan) -> Non
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (90061, "25 h 1 min")],
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (90060, "25 h 1 min"),
+    ],
 )
 def test_durations_are_read_at_a_glance(seconds: float, text: str, tiny_plan: Plan) -> None:
     display = Display(tiny_plan, console_on(io.StringIO()))

@@ -114,7 +114,7 @@ def network(inline_run: Any, small_plan: Plan) -> StoredNetwork:
     )
 
 
-@pytest.mark.parametrize("num_actors", [1, 2, 4])
+@pytest.mark.parametrize("num_actors", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_actors_give_the_numbers_of_a_for_loop(num_actors: int, session: Any, network: StoredNetwork) -> None:
     wanted = slq(network, requests(5), map=inline_map)
     found = slq(network, requests(5), map=RayProbeMap(num_actors, threads=1))
@@ -124,7 +124,7 @@ def test_actors_give_the_numbers_of_a_for_loop(num_actors: int, session: Any, ne
 
 def test_no_more_actors_than_probes_and_none_left_afterwards(session: Any, gone: Gone, tmp_path: Path) -> None:
     slq(MortalSource(tmp_path, 1), requests(2), map=RayProbeMap(4, threads=1))
-    assert len(pids(tmp_path)) == 2
+    assert 1 <= len(pids(tmp_path)) <= 2  # one may do both before the other is up
     assert gone(pids(tmp_path))
 
 
@@ -133,7 +133,7 @@ def test_no_probes_need_no_actor(session: Any, tmp_path: Path) -> None:
     assert pids(tmp_path) == []
 
 
-@pytest.mark.parametrize("num_kills", [1, 3])
+@pytest.mark.parametrize("num_kills", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_lost_actor_costs_its_probe_a_restart_and_no_number(
     num_kills: int, session: Any, gone: Gone, tmp_path: Path
 ) -> None:
@@ -144,7 +144,7 @@ def test_a_lost_actor_costs_its_probe_a_restart_and_no_number(
     found = slq(source, requests(3), map=RayProbeMap(2, threads=1))
     assert numbers(found) == numbers(wanted)
     assert sum(result.restarts for result in found) == num_kills
-    assert len(pids(tmp_path)) == 2 + num_kills
+    assert 1 + num_kills <= len(pids(tmp_path)) <= 2 + num_kills
     assert gone(pids(tmp_path))
 
 
@@ -155,7 +155,7 @@ def test_an_actor_lost_while_it_builds_is_replaced(session: Any, tmp_path: Path)
     assert len(pids(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("at_product", [0, 4])
+@pytest.mark.parametrize("at_product", [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_whoever_always_kills_its_actor_ends_with_an_error(
     at_product: int, session: Any, gone: Gone, tmp_path: Path
 ) -> None:

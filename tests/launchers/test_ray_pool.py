@@ -1,4 +1,5 @@
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from launchers import inline, ray_pool
 from launchers._events import Finished, Started
 from suite.plan import Plan, make_plan
+from suite.progress import standings
 from suite.store import Store
 from suite.study import read_study
 
@@ -43,11 +45,10 @@ def mortal_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pla
         "model_options={}",
     )
     yield make_plan(*read_study("quickstart", settings))
-    import sys
-
     sys.modules.pop("mortal_network", None)
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_records_of_a_for_loop(
     small_plan: Plan, inline_run: Any, run_with: Callable[..., Any], science: Science, tmp_path: Path
 ) -> None:
@@ -98,7 +99,8 @@ def test_a_cell_that_always_kills_its_worker_fails_after_its_tries(
     assert {outcome.status for outcome in others} == {"upstream_failed"}
     assert len(list(tmp_path.glob("token-*"))) == 20 - ray_pool.MAX_ATTEMPTS
     assert not list((tmp_path / "ray" / "cells").iterdir())
-    assert Store(tmp_path / "ray").log_path(first.cell).exists()
+    (standing, *_) = standings(mortal_plan, Store(tmp_path / "ray"))
+    assert (standing.state, standing.message) == ("failed", first.message)
 
 
 def test_the_environment_is_as_before(small_plan: Plan) -> None:

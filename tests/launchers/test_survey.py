@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_no_ray_is_started_where_there_is_none(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_folder_without_permission_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     found = findings()
     assert found["data folder"].verdict == "missing"
     assert "ESPALIER_DATA" in found["data folder"].repair
@@ -62,7 +63,7 @@ def test_a_data_folder_that_is_not_there_yet_is_judged_by_its_parent(
 
 
 def test_a_full_disk_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_survey.shutil, "disk_usage", lambda path: Usage(2**40, 2**40, 2**20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**40, 2**40, 2**20))
     found = findings()["temporary folder"]
     assert (found.verdict, found.repair) == ("missing", "free at least 1 GiB")
 

@@ -1,5 +1,6 @@
 import dataclasses
 
+import pandas as pd
 import pytest
 
 from reports._answer import answer
@@ -23,7 +24,7 @@ def test_the_method_that_holds_to_the_highest_sparsity_is_named_then_the_next(re
     headline = answer(read_with(results_file, drops), "mlp-digits").headline
     assert headline == (
         "IMP keeps its accuracy longest: within 0.5 points of its own dense network up to 90% sparsity "
-        "(0.40 points below, one seed). Next: LOMP, up to 80%."
+        "(mean drop 0.40 points, one seed). Next: LOMP, up to 80%."
     )
 
 
@@ -36,7 +37,7 @@ def test_methods_that_tie_are_all_named_and_none_keeps_it_longest(results_file):
     drops = {"lomp": {0.8: 0.0}, "imp": {0.8: 0.001}}
     headline = answer(read_with(results_file, drops), "mlp-digits").headline
     assert headline.startswith("LOMP and IMP keep their accuracy: within 0.5 points of their own dense networks")
-    assert "80%, the highest sparsity tested" in headline
+    assert "80%, the highest sparsity tested (mean drop 0.00 and 0.10 points, one seed)" in headline
     assert "Next" not in headline
 
 
@@ -49,13 +50,13 @@ def test_when_no_method_holds_the_closest_is_named(results_file):
     drops = {"lomp": {0.8: 0.1, 0.9: 0.2}, "imp": {0.8: 0.012, 0.9: 0.1}}
     headline = answer(read_with(results_file, drops), "mlp-digits").headline
     assert headline.startswith("No method stays within 0.5 points")
-    assert headline.endswith("The closest is IMP (1.20 points below, one seed).")
+    assert headline.endswith("The closest is IMP (mean drop 1.20 points, one seed).")
 
 
 def test_several_seeds_carry_their_interval(results_file):
     drops = {"lomp": {0.8: 0.001}}
     headline = answer(read_with(results_file, drops, seeds=(0, 1, 2)), "mlp-digits").headline
-    assert "0.10\u00a0±\u00a00.00 points below, 3 seeds" in headline
+    assert "mean drop 0.10\u00a0±\u00a00.00 points, 3 seeds" in headline
 
 
 def test_without_a_dense_reference_there_is_no_claim(results_file):
@@ -87,6 +88,37 @@ def test_one_half_of_the_limits_is_told_alone(results_file, kept, words):
     told = answer(results, "mlp-digits").limits
     assert words in told[0]
     assert len(told) == 1
+
+
+def test_the_most_accurate_at_the_highest_sparsity_is_told_beside_who_dropped_least(results_file):
+    drops = {"lomp": {0.8: 0.0, 0.9: 0.2}, "imp": {0.8: 0.1, 0.9: 0.1}}
+    said = answer(read_with(results_file, drops), "mlp-digits")
+    assert said.headline.startswith("LOMP keeps its accuracy longest")
+    assert said.highest == (
+        "Most accurate at 90%, the highest sparsity tested: IMP with 80.00%, then LOMP with 70.00% (one seed).",
+    )
+
+
+@pytest.mark.parametrize(("spread", "overlap"), [(0.2, True), (0.0, False)])
+def test_intervals_that_overlap_are_said_to(results_file, spread, overlap):
+    results = read_with(results_file, {"lomp": {0.9: 0.2}, "imp": {0.9: 0.1}}, seeds=(0, 1, 2))
+    rows = results.rows.assign(test_accuracy=results.rows["test_accuracy"] + spread * (results.rows["seed"] - 1))
+    (sentence,) = answer(dataclasses.replace(results, rows=rows), "mlp-digits").highest
+    assert ("their intervals overlap" in sentence) == overlap
+
+
+def test_one_method_is_not_compared_with_itself(results_file):
+    assert answer(read_with(results_file, {"lomp": {0.9: 0.2}}), "mlp-digits").highest == ()
+
+
+def test_limits_by_accuracy_are_told_apart_from_those_by_loss(results_file):
+    results = Results.read(results_file(seeds=(0,)))
+    by_accuracy = results.limits.query("limit == 'one_shot' and tolerance_factor == 1.0")
+    by_accuracy = by_accuracy.assign(limit="one_shot_accuracy", sparsity_limit=0.875)
+    both = pd.concat([results.limits, by_accuracy], ignore_index=True)
+    told = answer(dataclasses.replace(results, limits=both), "mlp-digits").limits
+    assert "87.50" not in told[0]
+    assert told[1] == "Measured by accuracy in place of the loss: 87.50% (One-shot, accuracy)."
 
 
 def test_missing_results_are_counted_and_named(results_file):

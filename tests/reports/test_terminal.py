@@ -18,9 +18,9 @@ def test_every_method_has_a_row_with_its_means_and_the_counts_stand_above(result
     text = printed(results)
     accuracy = results.rows.query("method == 'imp' and sparsity == 0.95 and requested")["test_accuracy"]
     row = next(line for line in text.splitlines() if line.strip().startswith("IMP"))
-    assert f"{100 * accuracy.mean():.2f} ± " in row
+    assert f" {100 * accuracy.mean():.1f}±" in row
     assert row.count("±") == 6  # its dense network and five sparsities
-    counts = next(line for line in text.splitlines() if "weights kept" in line)
+    counts = next(line for line in text.splitlines() if "mlp-digits: kept" in line)
     assert counts.split()[-6:] == ["6,464", "1,293", "646", "323", "129", "65"]
 
 
@@ -30,8 +30,15 @@ def test_the_answer_and_the_limits_are_told_below(results_file):
     assert "Predicted sparsity limit" in text
 
 
+def test_a_usual_study_fits_eighty_columns_without_breaking_a_line(results_file):
+    results = Results.read(results_file(sparsities=(0.8, 0.9, 0.95, 0.98)))
+    rows = [line for line in printed(results, width=80).splitlines() if line.count("±") == 5]
+    assert len(rows) == 6
+
+
 def test_one_seed_prints_no_interval(results_file):
-    assert "±" not in printed(Results.read(results_file(seeds=(4,), analyses=False))).partition("mean ± 95%")[2]
+    text = printed(Results.read(results_file(seeds=(4,), analyses=False)))
+    assert "±" not in text.partition("mean ± 95%")[2]
 
 
 def test_markup_in_a_name_is_printed_and_not_obeyed(results_file):

@@ -89,7 +89,7 @@ def test_the_caller_s_threads_neither_matter_nor_change(plan: Plan, store: Store
     seen: list[int] = []
     torch.set_num_threads(threads)
     try:
-        attempt(dense(plan), store.folder, progress=lambda fraction, text: seen.append(torch.get_num_threads()))
+        attempt(dense(plan), store.folder, progress=lambda *_: seen.append(torch.get_num_threads()))
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(1)
@@ -103,7 +103,7 @@ def test_the_caller_s_threads_neither_matter_nor_change(plan: Plan, store: Store
 
 def test_progress_grows_to_one(plan: Plan, store: Store) -> None:
     seen: list[float] = []
-    attempt(dense(plan), store.folder, progress=lambda fraction, text: seen.append(fraction))
+    attempt(dense(plan), store.folder, progress=lambda *event: seen.append(event[0]))
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
 

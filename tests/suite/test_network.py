@@ -210,5 +210,5 @@ def test_a_user_s_function_that_does_not_work(user_net: str, function: str, line
 
 
 def test_options_that_a_user_s_function_does_not_take(user_net: str) -> None:
-    with pytest.raises(UserError, match="failed: TypeError: .*'depth'"):
+    with pytest.raises(UserError, match=r"failed: TypeError: .*'depth'"):
         build_user_model(f"{user_net}:build", {"depth": 3})

@@ -25,10 +25,13 @@ def test_a_perfect_score_has_a_place_on_the_axis():
     assert AccuracyAxis.covering(pd.Series([1.0])).least_error > 0.0
 
 
-@pytest.mark.parametrize("accuracies", [[0.975, 0.1], [0.56, 0.48], [0.999, 0.998], [0.93, 0.93], [1.0, 0.01]])
+@pytest.mark.parametrize(
+    "accuracies", [[0.975, 0.1], [0.56, 0.48], [0.999, 0.998], [0.93, 0.93], [0.7634, 0.7601], [1.0, 0.01]]
+)
 def test_ticks_lie_inside_and_leave_room_for_their_labels(accuracies):
     axis = AccuracyAxis.covering(pd.Series(accuracies))
     ticks = axis.ticks()
+    assert len(ticks) >= 2
     assert all(axis.least_error <= tick <= axis.most_error for tick in ticks)
     length = math.log(axis.most_error / axis.least_error)
     assert all(math.log(right / left) > 0.07 * length for left, right in itertools.pairwise(ticks))

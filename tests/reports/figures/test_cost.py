@@ -14,3 +14,8 @@ def test_one_panel_per_sparsity_asked_for_and_one_mark_per_method(results_file):
 def test_no_panel_columns_beyond_the_panels(results_file):
     results = Results.read(results_file(sparsities=(0.9,), seeds=(0,), analyses=False))
     assert cost.chart(results, "mlp-digits").to_dict()["columns"] == 1
+
+
+def test_four_panels_make_a_square(results_file):
+    results = Results.read(results_file(sparsities=(0.8, 0.9, 0.95, 0.98), seeds=(0,), analyses=False))
+    assert cost.chart(results, "mlp-digits").to_dict()["columns"] == 2

@@ -63,3 +63,10 @@ def test_a_loss_that_is_not_finite_is_left_out(results_file):
         row for row in drawn(dataclasses.replace(results, cells=cells)) if row.get("curve") == "Measured: One-shot"
     ]
     assert max(row["sparsity"] for row in curve) <= 0.98
+
+
+def test_a_bound_of_one_is_drawn_to_the_end_of_the_axis(results_file):
+    results = Results.read(results_file(seeds=(0,)))
+    results = dataclasses.replace(results, limits=results.limits.assign(upper=1.0))
+    bands = [row for row in drawn(results) if row.get("source") == "SLQ" and "kept_least" in row]
+    assert any(row["kept_least"] == 1e-3 for row in bands)

@@ -1,9 +1,12 @@
 import itertools
 
+import pandas as pd
+import pytest
+
 from reports._extensions import extensions
 from reports._names import METHOD_ORDER
 from reports._results import Results
-from reports.figures._palette import styles
+from reports.figures._palette import sideways, styles
 
 
 def test_a_method_looks_the_same_whoever_stands_beside_it():
@@ -44,3 +47,10 @@ def test_figures_agree_on_the_look_of_every_method(results_file):
         looks.append(dict(zip(colours["domain"], zip(colours["range"], shapes["range"], strict=True), strict=True)))
     assert all(first == second for first, second in itertools.pairwise(looks))
     assert looks[0]["Rare Gems"] == ("#009e73", "diamond")
+
+
+def test_marks_move_sideways_by_equal_steps_around_their_place():
+    methods = pd.Series(["imp", "lomp", "rare_gems", "imp"])
+    factors = sideways(methods, 0.01, 0.01, 1.0)
+    assert factors.tolist() == pytest.approx([1.0, 100**-0.01, 100**0.01, 1.0])
+    assert sideways(pd.Series(["lomp"]), 0.01, 0.01, 1.0).tolist() == [1.0]

@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -159,3 +160,12 @@ def test_versions_and_cells_are_counted(results_file):
     (environment,) = environments(results)
     assert environment.num_cells == 162
     assert ("versions.torch", "2.13.0") in environment.facts
+
+
+def test_a_commit_is_short_in_the_header_and_whole_in_the_footer(results_file):
+    results = Results.read(results_file(methods=("dense",), seeds=(0,), analyses=False))
+    commit = "0123456789abcdef0123456789abcdef01234567+changes"
+    cells = {name: dataclasses.replace(cell, environment={"commit": commit}) for name, cell in results.cells.items()}
+    results = dataclasses.replace(results, cells=cells)
+    assert versions(results) == [("commit", "0123456789+changes")]
+    assert environments(results)[0].facts == (("commit", commit),)

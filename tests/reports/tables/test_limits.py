@@ -94,3 +94,11 @@ def test_two_treatments_of_negative_curvature_are_never_mixed(results):
     both = pd.concat([results.limits, other], ignore_index=True)
     frame = limits.build(dataclasses.replace(results, limits=both))
     assert frame["curvature"].value_counts().to_dict() == {"abs": 24, "positive": 24}
+
+
+def test_limits_by_accuracy_alone_are_shown(results):
+    alone = results.limits[results.limits["limit"] == "one_shot"].drop_duplicates("seed")
+    alone = alone.assign(limit="one_shot_accuracy", tolerance_factor=np.nan, loss_tolerance_nats=np.nan)
+    frame = limits.build(dataclasses.replace(results, limits=alone))
+    assert frame["one_shot_accuracy"].notna().all()
+    assert len(frame) == 3 + 1

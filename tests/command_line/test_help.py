@@ -1,0 +1,80 @@
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import espalier as command_line
+from suite.catalogue import KINDS, catalogue
+
+COMMANDS = [[info.name or info.callback.__name__] for info in command_line.app.registered_commands if info.callback]
+COMMANDS += [["data", info.name or ""] for info in command_line.data_app.registered_commands]
+
+
+def named(words: list[str]) -> str:
+    return " ".join(words)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=named)
+def test_every_command_has_help_with_an_example_that_parses(words: list[str], espalier: Callable[..., Any]) -> None:
+    answer = espalier(*words, "--help")
+    assert answer.code == 0
+    assert not answer.err
+    text = " ".join(answer.out.split())
+    _, found, example = text.partition("Example: espalier ")
+    assert found, answer.out
+    arguments = shlex.split(example)
+    assert arguments[: len(words)] == words
+    command: Any = typer.main.get_command(command_line.app)
+    for word in words:
+        command = command.commands[word] if hasattr(command, "commands") else command
+    command.make_context(named(words), arguments[len(words) :])  # raises if an option does not exist
+
+
+def test_all_commands_are_listed(espalier: Callable[..., Any]) -> None:
+    out = espalier("--help").out
+    assert {words[0] for words in COMMANDS} <= set(out.split())
+    assert "--install-completion" not in out
+
+
+@pytest.mark.parametrize("arguments", [(), ("data",), ("runn", "x"), ("run",), ("run", "quickstart", "--nonsense")])
+def test_a_wrong_call_is_bad_input(arguments: tuple[str, ...], espalier: Callable[..., Any]) -> None:
+    answer = espalier(*arguments)
+    assert answer.code == 2
+    assert "Traceback" not in answer.out + answer.err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_can_be_named_is_listed_with_one_line_each(kind: str, espalier: Callable[..., Any]) -> None:
+    answer = espalier(kind)
+    assert answer.code == 0
+    assert [line.split()[0] for line in answer.out.splitlines()] == list(catalogue(kind))
+    assert all(len(line.split()) > 1 for line in answer.out.splitlines())
+
+
+def test_data_sets_are_listed_with_their_place(espalier: Callable[..., Any], data_folder: Path) -> None:
+    out = espalier("data", "list").out
+    assert out.startswith("digits ")
+    assert str(data_folder / "digits.h5") in out
+
+
+@pytest.mark.slow
+def test_the_doctor_finds_nothing_missing_here(espalier: Callable[..., Any]) -> None:
+    answer = espalier("doctor")
+    assert answer.code == 0, answer.out
+    assert not answer.err
+    assert all(line.split()[0] in ("ok", "optional") for line in answer.out.splitlines())
+
+
+def test_the_doctor_exits_1_when_something_is_missing(
+    espalier: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from launchers import _survey
+
+    monkeypatch.setattr(
+        _survey, "survey", lambda: iter([_survey.Finding("disk", "missing", "full", "free at least 1 GiB")])
+    )
+    answer = espalier("doctor")
+    assert (answer.code, answer.out) == (1, "missing  disk              full -> free at least 1 GiB\n")

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data import StoredSplit, UnknownDataset, read_dataset, write_dataset
+from data.hdf5 import FileRefused
+from suite.cells._datasets import locate, splits_on, training_splits
+from suite.errors import UserError
+
+
+def test_a_data_set_by_path(tiny_data: Path) -> None:
+    found = locate(str(tiny_data))
+    assert (found.path, found.input_shape, found.num_classes, found.num_train) == (tiny_data, (6,), 3, 160)
+    assert (found.spec.name, found.spec.sha256) == ("clouds", read_dataset(tiny_data).sha256)
+
+
+def test_a_data_set_by_name_is_written_on_first_use(data_folder: Path) -> None:
+    found = locate("digits")
+    assert found.path == data_folder / "digits.h5"
+    assert (found.input_shape, found.num_classes, found.num_train) == ((64,), 10, 1257)
+
+
+def test_a_data_set_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UnknownDataset, match=r"No data set named 'digit'\. Did you mean 'digits'\?"):
+        locate("digit")
+    with pytest.raises(FileRefused, match=r"none\.h5 does not exist"):
+        locate(str(tmp_path / "none.h5"))
+
+
+def test_splits_are_tensors_of_the_stored_numbers(tiny_data: Path) -> None:
+    dataset = read_dataset(tiny_data)
+    splits = training_splits(tiny_data, "cpu")
+    assert {name: len(targets) for name, (_, targets) in splits.items()} == {"train": 160, "validation": 40, "test": 50}
+    for name, (inputs, targets) in splits.items():
+        assert np.array_equal(inputs.numpy(), dataset.splits[name].inputs)
+        assert np.array_equal(targets.numpy(), dataset.splits[name].targets)
+    assert splits_on(dataset, "cpu", torch.float64)["train"][0].dtype == torch.float64
+
+
+def test_training_needs_all_three_splits(tmp_path: Path) -> None:
+    path = tmp_path / "two.h5"
+    split = StoredSplit(np.zeros((4, 6), np.float32), np.arange(4) % 3)
+    write_dataset(path, {"train": split, "test": split}, {"classes": 3, "source": "", "licence": ""})
+    with pytest.raises(UserError, match=r"two\.h5 has no split 'validation'\. Expected: train, validation and test"):
+        training_splits(path, "cpu")

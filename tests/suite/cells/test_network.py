@@ -1,0 +1,67 @@
+"""Networks loaded by path. What a user's own network can get wrong is in tests/suite/test_measure.py."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data.hdf5 import FileRefused
+from suite.cells._network import Network, StoredNetwork
+from suite.cells.dense import Config
+from suite.plan import Cell
+from suite.store import CellId
+
+
+@pytest.fixture
+def dense(committed: Any) -> Cell:
+    return committed.cells("dense", stop_step=None)[0]
+
+
+@pytest.fixture
+def source(committed: Any, dense: Cell, tiny_data: Path) -> StoredNetwork:
+    model = Config.model_validate(dense.config, strict=False).model
+    return StoredNetwork(model, dense.id, committed.store.folder, tiny_data, "cpu", "float64")
+
+
+def test_it_is_the_committed_network(committed: Any, dense: Cell, source: StoredNetwork) -> None:
+    network, stored = source.load(), committed.record(dense).arrays_under("weights")
+    assert not network.model.training
+    assert all(np.array_equal(value.numpy(), stored[name]) for name, value in network.model.state_dict().items())
+    flat = np.concatenate([stored["1.weight"].ravel(), stored["3.weight"].ravel()])
+    assert np.array_equal(network.weights(), flat.astype(np.float64))
+
+
+def test_it_travels_by_path_and_gives_the_same_products_there(source: StoredNetwork) -> None:
+    sent = pickle.dumps(source)
+    assert len(sent) < 2000
+    vector = torch.randn(72, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(pickle.loads(sent).build().matvec(vector), source.build().matvec(vector))
+
+
+def test_the_hessian_does_not_depend_on_how_examples_are_batched(
+    source: StoredNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vector = torch.randn(72, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = source.build().matvec(vector)
+    monkeypatch.setattr("suite.cells._network.EXAMPLES_PER_BATCH", 33)
+    assert torch.allclose(source.build().matvec(vector), whole, rtol=1e-10, atol=1e-14)
+
+
+def test_a_network_that_is_not_committed(source: StoredNetwork) -> None:
+    missing = StoredNetwork(source.model, CellId("dense", "0" * 64), source.folder, source.data, "cpu")
+    with pytest.raises(FileRefused, match=r"dense-0000000000000000\.h5 does not exist"):
+        missing.load()
+
+
+def test_the_tolerance_is_the_spread_of_batches_of_128(source: StoredNetwork) -> None:
+    network = source.load()
+    inputs, targets = network.splits["train"]
+    with torch.no_grad():
+        losses = torch.nn.functional.cross_entropy(network.model(inputs).double(), targets, reduction="none")
+    expected = np.std([losses[:128].mean(), losses[128:].mean()])
+    assert network.loss_tolerance_nats() == pytest.approx(expected, rel=1e-9)
+    bigger = Network(network.model, {"train": (inputs[:128].repeat(3, 1), targets[:128].repeat(3))})
+    assert bigger.loss_tolerance_nats() == pytest.approx(0, abs=1e-12)  # three equal batches
