@@ -41,7 +41,7 @@ def dense_hessian(
         operator: of dimension at most max_dim.
         max_dim: the largest dimension that is not refused.
         block_size: columns per product; several share one first backward pass.
-        progress: called with (columns done, dim) after each block.
+        progress: called with (columns done, columns in all) after each block; zero columns need no product.
 
     Returns:
         Shape (dim, dim), float64, exactly symmetric, on the operator's device.
@@ -49,19 +49,32 @@ def dense_hessian(
     Raises:
         ValueError: the dimension is above max_dim.
 
-    Cost: dim matvecs; 16 * dim^2 bytes. Measured: 6,464 weights of an MLP with 1,437 examples, 20 s on one core.
+    Cost: one matvec per row that is not identically zero, and one more; 16 * dim^2 bytes. Measured: 6,464 rows, a
+        third of them zero, an MLP with 1,437 examples: 15 s on one core.
     """
     dim = operator.dim
     _refuse_large(dim, max_dim)
-    hessian = torch.empty((dim, dim), dtype=torch.float64, device=operator.device)
-    for begin in range(0, dim, block_size):
-        columns = min(block_size, dim - begin)
-        unit_vectors = torch.zeros((dim, columns), dtype=operator.dtype, device=operator.device)
-        unit_vectors[begin : begin + columns].fill_diagonal_(1.0)
-        hessian[:, begin : begin + columns] = operator.matmat(unit_vectors)
+    hessian = torch.zeros((dim, dim), dtype=torch.float64, device=operator.device)
+    active, num_done = _active_rows(operator), 0
+    for block in torch.split(active, block_size):
+        unit_vectors = torch.zeros((dim, len(block)), dtype=operator.dtype, device=operator.device)
+        unit_vectors[block, torch.arange(len(block), device=operator.device)] = 1.0
+        hessian[:, block] = operator.matmat(unit_vectors).to(hessian.dtype)
+        num_done += len(block)
         if progress is not None:
-            progress(begin + columns, dim)
+            progress(num_done, len(active))
     return hessian.add(hessian.T).mul_(0.5)
+
+
+def _active_rows(operator: SymmetricOperator) -> Tensor:
+    """Return the indices of rows that are not identically zero, from one product with a random vector.
+
+    A zero row gives an exact zero; any other row gives one with probability zero. The columns of zero rows are zero
+    by symmetry and need no product.
+    """
+    draw = torch.Generator().manual_seed(0)
+    vector = torch.randn(operator.dim, 1, generator=draw, dtype=torch.float64).to(operator.device, operator.dtype)
+    return operator.matmat(vector).squeeze(1).nonzero().squeeze(1)
 
 
 def eigendecomposition(hessian: Tensor, *, max_dim: int = MAX_DIM) -> Eigendecomposition:

@@ -67,7 +67,13 @@ def recipe() -> Callable[..., Recipe]:
     """Return a function that makes recipes; what it is not told is plain SGD at a constant rate."""
 
     def make(**changes: Any) -> Recipe:
-        plain = {"epochs": 2, "batch_size": 32, "learning_rate": 0.1, "momentum": 0.0, "schedule": "constant"}
+        plain: dict[str, Any] = {
+            "epochs": 2,
+            "batch_size": 32,
+            "learning_rate": 0.1,
+            "momentum": 0.0,
+            "schedule": "constant",
+        }
         return Recipe(**(plain | changes))
 
     return make
@@ -87,7 +93,7 @@ def make_search(tiny_data: Path, recipe: Callable[..., Recipe]) -> Callable[...,
             return {name: torch.randn(value.shape, generator=draw) for name, value in problem.state().items()}
 
         plain = recipe(epochs=epochs)
-        values = {
+        values: dict[str, Any] = {
             "problem": problem,
             "num_keep": num_keep,
             "seed": seed,

@@ -139,8 +139,9 @@ def test_fan_in_of_a_convolution_counts_its_window() -> None:
 
 def test_as_built_is_left_alone_and_normalisation_is_reset() -> None:
     with torch.random.fork_rng(devices=[]):
-        model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    norm = model[1]
+        norm = nn.BatchNorm1d(4)
+        model = nn.Sequential(nn.Linear(3, 4), norm)
+    assert norm.running_mean is not None
     norm.running_mean.fill_(5)
     norm.weight.data.fill_(2)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ def data(count: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor
     return torch.randn(count, 6, generator=draw, dtype=dtype), torch.randint(0, 3, (count,), generator=draw)
 
 
-def network() -> nn.Module:
+def network() -> Any:
     return Problem.of(SPEC, {}, initialisation="kaiming_normal", seed=0, device="cpu").model
 
 
@@ -43,7 +45,7 @@ def test_a_single_precision_network_is_summed_in_double() -> None:
 def test_evaluation_uses_running_statistics_and_leaves_no_trace() -> None:
     with torch.random.fork_rng(devices=[]):
         model = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
-    model[1].running_mean.fill_(0.5)
+    model.get_buffer("1.running_mean").fill_(0.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     inputs, targets = data(20, torch.float32)
@@ -69,7 +71,7 @@ def test_its_state_is_a_copy_and_loads_back() -> None:
     problem = Problem.of(SPEC, {}, initialisation="kaiming_normal", seed=0, device="cpu")
     state = problem.state()
     assert problem.num_prunable == 6 * 8 + 8 * 3
-    problem.model[1].weight.data.zero_()
+    problem.prunable["1.weight"].data.zero_()
     assert state["1.weight"].all()
     problem.load(state)
     assert torch.equal(problem.prunable["1.weight"], state["1.weight"])

@@ -7,7 +7,7 @@ import pytest
 
 from suite.record import Metric, Record, read_record, write_record
 
-ODD = {
+ODD: dict[str, np.ndarray] = {
     "weights/0.weight": np.array([[0.1, -0.0], [np.inf, np.nan]], dtype=np.float32),
     "weights/num_batches_tracked": np.array(7, dtype=np.int64),
     "mask": np.array([255, 1, 0], dtype=np.uint8),

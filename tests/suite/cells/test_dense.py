@@ -14,7 +14,7 @@ from suite.record import Record
 
 
 @pytest.fixture
-def plain(committed: Any) -> Cell:
+def plain(committed: Any) -> Any:
     """The dense network of the plain recipe, trained to its end."""
     (cell,) = [
         cell

@@ -16,7 +16,7 @@ from suite.store import CellId
 
 
 @pytest.fixture
-def dense(committed: Any) -> Cell:
+def dense(committed: Any) -> Any:
     return committed.cells("dense", stop_step=None)[0]
 
 

@@ -20,7 +20,8 @@ def masks_of(record: Record) -> dict[str, np.ndarray]:
 
 
 def prune_cells(committed: Any) -> list[Cell]:
-    return committed.cells("prune")
+    found: list[Cell] = committed.cells("prune")
+    return found
 
 
 def by_method(committed: Any, method: str, num_keep: int) -> list[Record]:

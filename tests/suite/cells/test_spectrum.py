@@ -13,7 +13,7 @@ from suite.plan import Cell
 
 
 @pytest.fixture
-def cell(committed: Any) -> Cell:
+def cell(committed: Any) -> Any:
     (found,) = committed.cells("spectrum")
     return found
 
@@ -65,7 +65,7 @@ def test_restarts_are_counted_among_what_varies(committed: Any, cell: Cell) -> N
     assert "restarts" not in record.cost
 
 
-def result(index: int, diagonal: list[float], off_diagonal: list[float], status: str = "ok") -> ProbeResult:
+def result(index: int, diagonal: list[float], off_diagonal: list[float], status: Any = "complete") -> ProbeResult:
     parts = {"diagonal": np.array(diagonal), "off_diagonal": np.array(off_diagonal)}
     return ProbeResult(index, 3, Tridiagonal(**parts, residual_norm=0.0, start_norm=1.0, status=status), 0.1)
 

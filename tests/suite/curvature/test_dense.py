@@ -17,7 +17,7 @@ def test_dense_hessian_equals_autograd(network, block_size):
     hessian = dense_hessian(operator, block_size=block_size)
     torch.testing.assert_close(hessian, network.hessian(), rtol=1e-10, atol=1e-12)
     assert torch.equal(hessian, hessian.T)
-    assert operator.num_matvecs == operator.dim
+    assert operator.num_matvecs == 1 + int((hessian != 0).any(dim=1).sum())
 
 
 def test_dense_hessian_of_a_float32_operator_is_float64(small_mlp):
@@ -84,3 +84,19 @@ def test_progress_counts_columns():
     seen = []
     dense_hessian(MatrixOperator(_symmetric(10)), block_size=4, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_zero_rows_cost_no_product():
+    matrix = torch.randn(30, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    matrix = matrix + matrix.T
+    matrix[[3, 17, 29]] = 0.0
+    matrix[:, [3, 17, 29]] = 0.0
+    operator = MatrixOperator(matrix)
+    assert torch.equal(dense_hessian(operator, block_size=8), matrix)
+    assert operator.num_matvecs == 28
+
+
+def test_a_zero_matrix_needs_one_product():
+    operator = MatrixOperator(torch.zeros(5, 5, dtype=torch.float64))
+    assert torch.equal(dense_hessian(operator), torch.zeros(5, 5, dtype=torch.float64))
+    assert operator.num_matvecs == 1

@@ -31,7 +31,7 @@ def test_inputs_of_any_shape_are_flattened() -> None:
 def test_every_layer_has_biases() -> None:
     with torch.device("meta"):
         model = build(Options(), (6,), 3)
-    assert all(layer.bias is not None for layer in model if isinstance(layer, nn.Linear))
+    assert all(layer.bias is not None for layer in model.children() if isinstance(layer, nn.Linear))
 
 
 def test_hidden_layers_default_to_lenet() -> None:

@@ -113,7 +113,8 @@ def test_masking_copies_and_touches_nothing_else() -> None:
 def test_packed_masks_come_back() -> None:
     masks = keep_top_globally(scores(3), 11)
     bits = pack(masks)
-    assert (bits.dtype, len(bits)) == (np.uint8, 4)
+    assert bits.dtype == np.uint8
+    assert len(bits) == 4
     found = unpack(bits, scores())
     assert list(found) == list(masks)
     assert all(torch.equal(found[name], masks[name]) and found[name].dtype == torch.bool for name in masks)

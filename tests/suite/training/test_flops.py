@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,8 @@ class Twice(nn.Module):
         self.layer = nn.Linear(4, 4, bias=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.layer(self.layer(inputs))
+        outputs: Tensor = self.layer(self.layer(inputs))
+        return outputs
 
 
 def flops(model: nn.Module, *shape: int) -> dict[str, float]:
@@ -21,7 +24,7 @@ def flops(model: nn.Module, *shape: int) -> dict[str, float]:
 
 
 @pytest.fixture(autouse=True)
-def constructors_may_draw() -> object:
+def constructors_may_draw() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         yield
 

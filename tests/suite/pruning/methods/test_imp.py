@@ -111,9 +111,9 @@ def test_keeping_everything_is_the_dense_training(make_search: Make, recipe: Cal
     search = make_search(72, recipe=plain)
     problem: Problem = search.problem
 
-    def trained(start: dict[str, torch.Tensor], **limits: int) -> dict[str, torch.Tensor]:
+    def trained(start: dict[str, torch.Tensor], stop_step: int | None = None) -> dict[str, torch.Tensor]:
         problem.load(start)
-        train(problem.model, problem.splits, plain, 0, **limits)
+        train(problem.model, problem.splits, plain, 0, stop_step=stop_step)
         return problem.state()
 
     dense = trained(search.initial)

@@ -61,8 +61,8 @@ def test_rows_with_and_without_fine_tuning(fine_tune: bool | None, rows: list[st
     found = variants(Options(fine_tune=fine_tune, fine_tune_epochs=3))
     assert [row.row for row in found] == rows
     for row in found:
-        assert row.options.fine_tune == (row.row == "lomp_fine_tuned")
-        assert row.options.fine_tune_epochs == (3 if row.options.fine_tune else None)
+        tuned = row.row == "lomp_fine_tuned"
+        assert row.options == Options(fine_tune=tuned, fine_tune_epochs=3 if tuned else None)
 
 
 def test_the_plain_row_does_not_depend_on_how_long_the_other_is_tuned() -> None:

@@ -25,7 +25,8 @@ def module_of(method: str) -> ModuleType:
 def find(method: str, search: Search) -> Ticket:
     module = module_of(method)
     options = method_variants(module, method, module.Options())[0].options
-    return module.find_ticket(search, options)
+    ticket: Ticket = module.find_ticket(search, options)
+    return ticket
 
 
 def counts(method: str, *wanted: int) -> list[int]:

@@ -10,8 +10,10 @@ from suite.pruning.contract import Search
 from suite.pruning.masks import num_kept, split_like
 from suite.pruning.methods import rare_gems
 from suite.pruning.methods.rare_gems import Options, ScoredNetwork, find_ticket, freeze_path, num_freezes
+from suite.seeds import generator
 from suite.study import Recipe
 from suite.training.flops import forward_flops
+from suite.training.loop import Hooks, train
 
 Make = Callable[..., Search]
 
@@ -43,18 +45,17 @@ def test_the_gradient_passes_straight_through(make_search: Make) -> None:
     # dL/dp = dL/dw_effective * w * active, whether or not the weight takes part just now.
     search = make_search()
     network, inputs = scored_network(search), search.problem.splits["train"][0]
-    loss(network(inputs), search).backward()
+    (gradient,) = torch.autograd.grad(loss(network(inputs), search), network.scores)
     chosen = split_like((network.scores.detach() > 0.5) & network.active, network.weights)
     effective = {name: (weight * chosen[name]).requires_grad_() for name, weight in network.weights.items()}
     logits = functional_call(search.problem.model, effective, (inputs,))
     gradients = torch.autograd.grad(loss(logits, search), tuple(effective.values()))
     products = [g * w for g, w in zip(gradients, network.weights.values(), strict=True)]
     expected = torch.cat([product.flatten() for product in products]) * network.active
-    assert network.scores.grad is not None
-    assert torch.allclose(network.scores.grad, expected, rtol=1e-5, atol=1e-8)
+    assert torch.allclose(gradient, expected, rtol=1e-5, atol=1e-8)
     below = network.active & (network.scores.detach() <= 0.5)
-    assert network.scores.grad[below].any()  # what is left out can come back
-    assert not network.scores.grad[~network.active].any()  # what is frozen out cannot
+    assert gradient[below].any()  # what is left out can come back
+    assert not gradient[~network.active].any()  # what is frozen out cannot
 
 
 @pytest.mark.parametrize(
@@ -83,10 +84,11 @@ class Watched:
     """Replaces the loop by one that looks at scores and active weights after every step and every epoch."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.lowest, self.highest = [], []
+        self.lowest: list[float] = []
+        self.highest: list[float] = []
         self.active: list[Tensor] = []
         self.recipe: Recipe | None = None
-        self._train = rare_gems.train
+        self._train = train
         monkeypatch.setattr(rare_gems, "train", self.train)
 
     def train(self, model: ScoredNetwork, splits: Any, recipe: Recipe, seed: int, **options: Any) -> Any:
@@ -101,7 +103,7 @@ class Watched:
             hooks.after_epoch(epoch)
             self.active.append(model.active.clone())
 
-        options["hooks"] = rare_gems.Hooks(hooks.penalty, after_step, after_epoch)
+        options["hooks"] = Hooks(hooks.penalty, after_step, after_epoch)
         return self._train(model, splits, recipe, seed, **options)
 
 
@@ -188,12 +190,10 @@ def test_a_step_on_a_score_by_hand(make_search: Make, recipe: Callable[..., Reci
     (gradient,) = torch.autograd.grad(
         loss(network(inputs), search) + rare_gems._penalty(network, 0.1)(), network.scores
     )
-    hooks = rare_gems.Hooks(
-        penalty=rare_gems._penalty(network, 0.1), after_step=lambda: network.scores.data.clamp_(0, 1)
-    )
+    hooks = Hooks(penalty=rare_gems._penalty(network, 0.1), after_step=lambda: network.scores.data.clamp_(0, 1))
     search.problem.model.requires_grad_(False)
     made = recipe(epochs=1, batch_size=160, learning_rate=2.0)
-    rare_gems.train(network, {"train": search.problem.splits["train"]}, made, 0, hooks=hooks)
+    train(network, {"train": search.problem.splits["train"]}, made, 0, hooks=hooks)
     assert torch.allclose(network.scores, (before - 2.0 * gradient).clamp(0, 1), atol=1e-6)
 
 
@@ -202,7 +202,7 @@ def test_the_search_pays_for_the_weights_that_take_part(make_search: Make, monke
     search = make_search(72)
     options = Options(search_epochs=2, freeze_period=1, score_learning_rate=1e-9, score_penalty=0.0)
     ticket = find_ticket(search, options)
-    draw = rare_gems.generator(search.seed, "scores")
+    draw = generator(search.seed, "scores")
     scores = torch.cat([torch.rand(48, generator=draw), torch.rand(24, generator=draw)])
     per_example = forward_flops(search.problem.model, search.problem.splits["train"][0])
     fractions = {"1.weight": (scores[:48] > 0.5).float().mean(), "3.weight": (scores[48:] > 0.5).float().mean()}

@@ -1,0 +1,243 @@
+"""Bad input to `limit` and `spectrum`: exit code 2, one line, nothing written, nothing of the user's executed."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+Refused = Callable[..., str]
+MODULE = """
+import torch
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+
+def no_module():
+    return 42
+
+def raises():
+    raise OSError("no such luck")
+
+def needs_arguments(width):
+    return nn.Linear(width, 3)
+
+def nothing_to_prune():
+    return nn.Sequential(nn.LayerNorm(4), nn.Flatten())
+
+class Odd(nn.Sequential):
+    def __init__(self, change):
+        super().__init__(nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+        self.change = change
+
+    def forward(self, inputs):
+        return self.change(super().forward(inputs))
+
+def noisy():
+    return Odd(lambda logits: logits + torch.rand_like(logits))
+
+def detached():
+    return Odd(lambda logits: logits.detach())
+
+def centred():
+    return Odd(lambda logits: logits - logits.mean(dim=0))
+
+def a_pair():
+    return Odd(lambda logits: (logits, logits))
+
+def two_classes():
+    return Odd(lambda logits: logits[:, :2])
+
+def flat():
+    return Odd(lambda logits: logits.sum(dim=1))
+
+def in_place():
+    return Odd(lambda logits: 1 / 0)
+
+constant = 3
+"""
+
+
+class Hostile:
+    """Writes a file if somebody unpickles it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+@pytest.fixture
+def mine(working_folder: Path) -> Path:
+    """A folder with a user's module, weights that fit, and data that fit."""
+    (working_folder / "mymodule.py").write_text(MODULE)
+    (working_folder / "broken_syntax.py").write_text("def build(:\n")
+    (working_folder / "broken_import.py").write_text("raise RuntimeError('at\\nimport')\n")
+    torch.save(good_state(), "good.pt")
+    write_data("good.h5")
+    return working_folder
+
+
+def good_state() -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"1.weight": (5, 4), "1.bias": (5,), "3.weight": (3, 5), "3.bias": (3,)}
+    return {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+
+
+def write_data(path: str, change: Callable[[np.ndarray], object] = lambda inputs: None) -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((300, 4)).astype(np.float32)
+    change(inputs)
+    with h5py.File(path, "w") as file:
+        file["train/inputs"] = inputs
+        file["train/targets"] = np.arange(300) % 3
+
+
+def options(**changes: object) -> list[object]:
+    values = {"model": "mymodule:build", "weights": "good.pt", "data": "good.h5"} | changes
+    return [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+MODELS = [
+    ("nowhere:build", "'nowhere:build' cannot be imported: ModuleNotFoundError: No module named 'nowhere'."),
+    ("mymodule:none", "'mymodule:none' cannot be imported: AttributeError"),
+    ("mymodule", "'mymodule' cannot be imported: "),
+    (":build", "':build' cannot be imported: "),
+    ("broken_syntax:build", "'broken_syntax:build' cannot be imported: SyntaxError"),
+    ("broken_import:build", "'broken_import:build' cannot be imported: RuntimeError: at import."),
+    ("mymodule:constant", "'mymodule:constant' is not a function. Expected: a function that returns a torch.nn.Module."),
+    ("mymodule:no_module", "mymodule:no_module returned int. Expected: a torch.nn.Module."),
+    ("mymodule:raises", "mymodule:raises failed: OSError: no such luck. Mend the function."),
+    ("mymodule:needs_arguments", "mymodule:needs_arguments failed: TypeError: needs_arguments() missing 1 required"),
+    ("mymodule:nothing_to_prune", "Sequential has no prunable weights. Expected: a convolution or a linear layer."),
+    ("mymodule:a_pair", "mymodule:a_pair returned tuple for 2 inputs. Expected: logits (2, classes)"),
+    ("mymodule:two_classes", "mymodule:two_classes returned (2, 2) for 2 inputs."),
+    ("mymodule:flat", "mymodule:flat returned (2,) for 2 inputs."),
+    ("mymodule:in_place", "mymodule:in_place does not take inputs of shape (4,): division by zero."),
+    ("mymodule:noisy", "Expected: a network whose output in eval mode"),
+    ("mymodule:detached", "The logits carry no gradient to 1.weight, 3.weight."),
+    ("mymodule:centred", "Expected: a network whose output"),
+]
+
+
+@pytest.mark.parametrize("command", ["limit", "spectrum"])
+@pytest.mark.parametrize(("model", "words"), MODELS, ids=[model for model, _ in MODELS])
+def test_a_model_that_cannot_be_used(model: str, words: str, command: str, mine: Path, refused: Refused) -> None:
+    assert words in refused(command, *options(model=model))
+
+
+def without(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in state.items() if key != name}
+
+
+WEIGHTS = [
+    (without(good_state(), "3.bias"), "does not fit the model: it lacks '3.bias'."),
+    (good_state() | {"5.weight": torch.ones(2)}, "it has '5.weight', which the model has not."),
+    (good_state() | {"1.weight": torch.ones(4, 5)}, "'1.weight' is (4, 5), the model's is (5, 4)."),
+    (good_state() | {"3.bias": torch.tensor([0, torch.nan, 0])}, "'3.bias' holds NaN or infinite values."),
+    (good_state() | {"3.bias": torch.tensor([0, 0, torch.inf])}, "'3.bias' holds NaN or infinite values."),
+    (good_state() | {"3.bias": 3}, "holds no state dict."),
+    ([torch.ones(3)], "holds no state dict."),
+    ({"state_dict": good_state()}, "holds no state dict."),
+    (nn.Linear(4, 3), "cannot be read as weights: "),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), WEIGHTS, ids=[words[:30] for _, words in WEIGHTS])
+def test_weights_that_do_not_fit(content: object, words: str, mine: Path, refused: Refused) -> None:
+    torch.save(content, "bad.pt")
+    line = refused("limit", *options(weights="bad.pt"))
+    assert "bad.pt" in line
+    assert words in line
+
+
+@pytest.mark.parametrize("saver", ["torch", "old torch", "pickle"])
+def test_code_in_weights_is_never_run(saver: str, mine: Path, tmp_path: Path, refused: Refused) -> None:
+    trap = Hostile(tmp_path / "executed")
+    if saver == "pickle":
+        Path("bad.pt").write_bytes(pickle.dumps({"1.weight": trap}))
+    else:
+        torch.save({"1.weight": trap}, "bad.pt", _use_new_zipfile_serialization=saver == "torch")
+    assert "bad.pt cannot be read as weights: " in refused("limit", *options(weights="bad.pt"))
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["none.pt", "folder", "good.h5", "empty.pt", "half.pt"])
+def test_a_file_of_weights_that_is_none(name: str, mine: Path, refused: Refused) -> None:
+    Path("folder").mkdir()
+    Path("empty.pt").touch()
+    Path("half.pt").write_bytes(Path("good.pt").read_bytes()[:-200])
+    assert f"espalier: {name} " in refused("spectrum", *options(weights=name))
+
+
+def to_nan(inputs: np.ndarray) -> None:
+    inputs[7, 2] = np.nan
+
+
+def test_data_that_are_not_finite(mine: Path, refused: Refused) -> None:
+    write_data("bad.h5", to_nan)
+    assert "bad.h5 has 1 values in train/inputs that are not finite" in refused("limit", *options(data="bad.h5"))
+
+
+@pytest.mark.parametrize("kind", ["external", "soft", "virtual"])
+def test_data_that_refer_elsewhere(kind: str, mine: Path, refused: Refused) -> None:
+    with h5py.File("bad.h5", "w") as file:
+        file["train/targets"] = np.arange(300) % 3
+        if kind == "virtual":
+            layout = h5py.VirtualLayout((300, 4), np.float32)
+            layout[:] = h5py.VirtualSource("good.h5", "train/inputs", (300, 4))
+            file["train"].create_virtual_dataset("inputs", layout)
+        else:
+            link = {"external": h5py.ExternalLink("good.h5", "/train/inputs"), "soft": h5py.SoftLink("/train/targets")}
+            file["train/inputs"] = link[kind]
+    assert "bad.h5 refers elsewhere: " in refused("limit", *options(data="bad.h5"))
+
+
+@pytest.mark.parametrize("name", ["none.h5", "folder", "good.pt", "half.h5"])
+def test_a_file_of_data_that_is_none(name: str, mine: Path, refused: Refused) -> None:
+    Path("folder").mkdir()
+    Path("half.h5").write_bytes(Path("good.h5").read_bytes()[:-500])
+    assert f"espalier: {name} " in refused("limit", *options(data=name))
+
+
+def test_data_of_another_shape(mine: Path, refused: Refused) -> None:
+    with h5py.File("bad.h5", "w") as file:
+        file["train/inputs"] = np.zeros((300, 7), np.float32)
+        file["train/targets"] = np.arange(300) % 3
+    line = refused("limit", *options(data="bad.h5"))
+    assert "mymodule:build does not take inputs of shape (7,): mat1 and mat2 shapes cannot be multiplied" in line
+
+
+OPTIONS = [
+    ("dtype", "float46", "--dtype 'float46' is unknown. Did you mean 'float64'? Expected: float32 or float64."),
+    ("dtype", "bfloat16", "--dtype 'bfloat16' is unknown."),
+    ("curvature", "negative", "--curvature 'negative' is unknown. Expected: abs or positive."),
+    ("loss_tolerance", -0.1, "--loss-tolerance -0.1 is no tolerance. Expected: a positive number of nats."),
+    ("loss_tolerance", 0, "--loss-tolerance 0.0 is no tolerance."),
+    ("loss_tolerance", "nan", "--loss-tolerance nan is no tolerance."),
+    ("loss_tolerance", "inf", "--loss-tolerance inf is no tolerance."),
+    ("json", "no/such/limit.json", "no/such/limit.json cannot be written. Give --json a file in a folder that exists"),
+    ("json", "good.h5/limit.json", "good.h5/limit.json cannot be written."),
+    ("json", "folder", "folder cannot be written."),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "words"), OPTIONS)
+def test_an_option_that_cannot_be(option: str, value: object, words: str, mine: Path, refused: Refused) -> None:
+    Path("folder").mkdir()
+    assert words in refused("limit", *options(**{option: value}))
+
+
+@pytest.mark.parametrize("option", ["probes", "steps", "workers", "threads", "seed"])
+def test_a_number_out_of_range_is_bad_input(option: str, mine: Path, espalier: Callable[..., Any]) -> None:
+    answer = espalier("limit", *options(**{option: -1}))
+    assert answer.code == 2
+    assert f"--{option}" in answer.err
+    assert "Traceback" not in answer.err

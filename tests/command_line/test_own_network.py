@@ -1,0 +1,167 @@
+"""`espalier limit` and `spectrum` on networks that espalier has never seen, held against the whole Hessian."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from suite.cells._network import UserNetwork
+from suite.curvature.dense import dense_hessian, eigendecomposition
+from suite.curvature.quadrature import atoms
+from suite.limits.exact import exact_delta_measure
+from suite.limits.predict import predict
+from suite.limits.removal import MagnitudeOrder
+
+Espalier = Callable[..., Any]
+LIMITS = ("gaussian_width", "statistical_dimension")
+NETWORKS = """
+import torch
+from torch import nn
+
+def convolutional():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 10)
+    )
+
+class Block(nn.Module):
+    \"\"\"Rows of the image are tokens: attention, then a small network, each around a residual.\"\"\"
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(8, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, dropout=0.1)
+        self.norms = nn.ModuleList([nn.LayerNorm(8), nn.LayerNorm(8)])
+        self.mix = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Dropout(0.1), nn.Linear(16, 8))
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images):
+        tokens = self.embed(images.squeeze(1))
+        normal = self.norms[0](tokens)
+        tokens = tokens + self.attention(normal, normal, normal, need_weights=False)[0]
+        tokens = tokens + self.mix(self.norms[1](tokens))
+        return self.head(tokens.mean(dim=1))
+
+def transformer():
+    return Block()
+"""
+NUM_PRUNABLE = {"convolutional": 4 * 9 + 36 * 10, "transformer": 8 * 8 + 3 * 8 * 8 + 8 * 8 + 2 * 8 * 16 + 8 * 10}
+
+
+def trained(build: Callable[[], nn.Module], inputs: torch.Tensor, targets: torch.Tensor) -> nn.Module:
+    """A user's own few lines of training."""
+    torch.manual_seed(0)
+    model = build().train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(150):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimiser.step()
+    return model
+
+
+@pytest.fixture
+def own(working_folder: Path) -> Path:
+    """A folder with a user's module, two files of trained weights, and data written by plain h5py."""
+    from sklearn.datasets import load_digits
+
+    images, targets = load_digits(return_X_y=True)
+    images, targets = images[:400].reshape(-1, 1, 8, 8), targets[:400]
+    with h5py.File("mine.h5", "w") as file:
+        file["train/inputs"] = images.astype(np.float32) / 16
+        file["train/targets"] = targets
+    (working_folder / "mynets.py").write_text(NETWORKS)
+    space: dict[str, Any] = {}
+    exec(NETWORKS, space)  # noqa: S102  the user's training imports the module in a process of its own
+    for name in NUM_PRUNABLE:
+        model = trained(space[name], torch.tensor(images / 16, dtype=torch.float32), torch.tensor(targets))
+        torch.save(model.state_dict(), f"{name}.pt")
+    return working_folder
+
+
+def options(name: str, *more: object) -> list[object]:
+    return ["--model", f"mynets:{name}", "--weights", f"{name}.pt", "--data", "mine.h5", *more]
+
+
+def exact_limits(name: str, tolerance_nats: float) -> dict[str, float]:
+    """The limits from the whole Hessian in float64 and its eigenvectors: no probes, no Lanczos."""
+    source = UserNetwork(f"mynets:{name}", Path(f"{name}.pt"), Path("mine.h5"), "cpu", "float64")
+    network = source.load()
+    order = MagnitudeOrder.of(network.weights())
+    spectrum = eigendecomposition(dense_hessian(network.hessian("float64")))
+    eigenvalues = spectrum.eigenvalues.numpy()
+    delta_measure = exact_delta_measure(eigenvalues, spectrum.eigenvectors.numpy(), order)
+    found = predict(atoms(eigenvalues), order, tolerance_nats, delta_measure, "abs", resolution=0.0)
+    return {each.limit: each.estimate.sparsity_limit for each in found if each.tolerance_factor == 1}
+
+
+@pytest.mark.parametrize("name", sorted(NUM_PRUNABLE))
+def test_limits_agree_with_the_whole_hessian(name: str, own: Path, espalier: Espalier) -> None:
+    answer = espalier("limit", *options(name, "--json", "limit.json"))
+    assert answer.code == 0, answer.err
+    values = json.loads((own / "limit.json").read_text())
+    assert set(values) == {
+        *LIMITS,
+        "loss_tolerance_nats",
+        "num_prunable_weights",
+        "num_matvecs",
+        "curvature",
+        "num_probes",
+        "num_lanczos_steps",
+        "seed",
+        "restarts",
+        "command",
+    }
+    parts = {"sparsity_limit", "lower", "upper", "probe_standard_error", "at_half_tolerance", "at_double_tolerance"}
+    assert all(set(values[limit]) == parts for limit in LIMITS)
+    assert (values["num_prunable_weights"], values["restarts"]) == (NUM_PRUNABLE[name], 0)
+    assert values["command"] == f"espalier limit {' '.join(map(str, options(name, '--json', 'limit.json')))}"
+    assert 0 < values["loss_tolerance_nats"] < 1
+    for limit, exact in exact_limits(name, values["loss_tolerance_nats"]).items():
+        assert values[limit]["sparsity_limit"] == pytest.approx(exact, abs=0.02), limit
+        assert f"{limit}: sparsity_limit {values[limit]['sparsity_limit']:.4f}" in answer.out
+
+
+def test_a_spectrum_is_told_and_written(own: Path, espalier: Espalier) -> None:
+    answer = espalier("spectrum", *options("convolutional", "--steps", 20, "--probes", 2, "--json", "spectrum.json"))
+    assert answer.code == 0, answer.err
+    values = json.loads((own / "spectrum.json").read_text())
+    assert [len(probe["nodes"]) for probe in values["probes"]] == [20, 20]
+    assert values["num_matvecs"] == 40
+    assert values["eigenvalue_min"] < values["eigenvalue_mean"] < values["eigenvalue_max"]
+    assert f"eigenvalue_max: {values['eigenvalue_max']:.6g}" in answer.out
+    assert "nodes" not in answer.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["limit", "spectrum"])
+def test_two_workers_give_the_numbers_of_one(command: str, own: Path, espalier: Espalier) -> None:
+    few = ("--probes", 3, "--steps", 12, "--threads", 1)
+    for workers in (1, 2):
+        path = f"{workers}.json"
+        answer = espalier(command, *options("transformer", *few, "--workers", workers, "--json", path))
+        assert answer.code == 0, answer.err
+    one, two = (json.loads((own / f"{workers}.json").read_text()) for workers in (1, 2))
+    assert one.pop("command") != two.pop("command")
+    assert one == two
+
+
+def test_the_seed_and_the_tolerance_decide(own: Path, espalier: Espalier) -> None:
+    def limit(*more: object) -> dict[str, Any]:
+        few = ("--probes", 1, "--steps", 8)
+        assert espalier("limit", *options("convolutional", *few, *more, "--json", "limit.json")).code == 0
+        found: dict[str, Any] = json.loads((own / "limit.json").read_text())
+        return found
+
+    first = limit("--seed", 1, "--loss-tolerance", 0.05)
+    assert limit("--seed", 1, "--loss-tolerance", 0.05) == first
+    assert limit("--seed", 2, "--loss-tolerance", 0.05)["gaussian_width"] != first["gaussian_width"]
+    assert first["loss_tolerance_nats"] == 0.05
+    assert first["gaussian_width"]["probe_standard_error"] is None  # one probe has no spread
+    double = limit("--seed", 1, "--loss-tolerance", 0.1)
+    assert double["gaussian_width"]["sparsity_limit"] == first["gaussian_width"]["at_double_tolerance"]
