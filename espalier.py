@@ -1,6 +1,5 @@
 """The command line: the one file that knows every room. Each command reads its input, calls a room, and prints."""
 
-import errno
 import json
 import os
 import shlex
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from suite.cells._network import UserNetwork
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 app = typer.Typer(
     name="espalier",
@@ -282,7 +280,8 @@ def _resumable() -> Iterator[None]:
 def _progress() -> Iterator[Callable[[float, str], None]]:
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading", total=1.0)
         yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
 
@@ -298,7 +297,10 @@ def _one_of(option: str, value: str, known: Any) -> str:
 def _check_writable(path: Path | None) -> None:
     from suite.errors import UserError
 
-    if path and not (path.absolute().parent.is_dir() and os.access(path.absolute().parent, os.W_OK)):
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"{path} cannot be written. Give --json a file in a folder that exists and is yours.")
 
 
@@ -328,7 +330,10 @@ def _command() -> str:
 
 
 def _complain(message: str) -> None:
-    print(f"espalier: {' '.join(message.split())}", file=sys.stderr)
+    plain = "".join(
+        char if char.isprintable() else " " for char in message
+    )  # a name inside a file may hold escape codes
+    print(f"espalier: {' '.join(plain.split())}", file=sys.stderr)
 
 
 def main() -> None:
@@ -337,33 +342,17 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except Exception as error:
-        if not _is_bad_input(error):
+        from suite.errors import bad_input
+
+        if (line := bad_input(error)) is None:
             raise
-        _complain(_one_line(error))
+        _complain(line)
         sys.exit(BAD_INPUT)
 
 
 def _interrupt(number: int, frame: object) -> None:
     del number, frame
     raise KeyboardInterrupt
-
-
-def _is_bad_input(error: Exception) -> bool:
-    from data import UnknownDataset
-    from data.hdf5 import FileRefused
-    from suite.errors import UserError
-
-    if isinstance(error, OSError):
-        return error.errno in STORAGE_ERRORS
-    known = (UserError, FileRefused, UnknownDataset)
-    return isinstance(error, known) or type(error).__name__ == "UnreadableResults"
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError):
-        repair = "Give a folder of your own with free space; what is committed stays."
-        return f"{error.filename or 'the disk'}: {error.strerror}. {repair}"
-    return str(error)
 
 
 if __name__ == "__main__":

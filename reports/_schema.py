@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from data.hdf5 import FileRefused
+
 SCHEMA = "espalier-results/1"
 
 ROWS: Mapping[str, str] = {
@@ -48,7 +50,7 @@ SPECTRA: Mapping[str, str] = {"task": "str", "seed": "int64", "network": "str", 
 TABLES: Mapping[str, Mapping[str, str]] = {"rows": ROWS, "limits": LIMITS, "spectra": SPECTRA}
 
 
-class UnreadableResults(ValueError):
+class UnreadableResults(FileRefused):
     """A results file that opens, but does not hold what this version of the report reads. One line."""
 
 

@@ -1,6 +1,5 @@
 """One try at one cell, the same under every launcher: already there, or run and commit, or say why not."""
 
-import errno
 import os
 import platform
 import time
@@ -18,12 +17,10 @@ from data.hdf5 import FileRefused
 from suite.cells._context import Context
 from suite.curvature.slq import ProbeMap, inline_map
 from suite.environment import environment
-from suite.errors import UserError
+from suite.errors import STORAGE_ERRORS, UserError
 from suite.extensions import load
 from suite.plan import Cell
 from suite.store import CellId, Store
-
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)

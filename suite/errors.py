@@ -1,7 +1,12 @@
 """Errors that the user causes and the user can repair: one line with the value, the rule and the repair."""
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+from data.hdf5 import FileRefused
+
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 class UserError(ValueError):
@@ -19,3 +24,13 @@ def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> User
     known = sorted(set(known))
     place = f" ({where})" if where else ""
     return UserError(f"No {what} named {name!r}.{nearest(name, known)} Known: {', '.join(known)}.{place}")
+
+
+def bad_input(error: BaseException) -> str | None:
+    """Return the one line for an error that its user can repair, or None for a defect of ours."""
+    if isinstance(error, UserError | FileRefused):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+        repair = "Give a folder of your own with free space; what is committed stays."
+        return f"{error.filename or 'the disk'}: {error.strerror}. {repair}"
+    return None

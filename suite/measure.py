@@ -7,6 +7,7 @@ from typing import Any
 
 from suite.cells._context import silent
 from suite.cells._network import Network, UserNetwork
+from suite.curvature.operators import HessianOperator
 from suite.curvature.probes import Distribution, ProbeRequest
 from suite.curvature.quadrature import SpectralMeasure
 from suite.curvature.slq import ProbeMap, ProbeResult, inline_map, slq, spectral_measure
@@ -45,7 +46,7 @@ def measure_spectrum(
     dim = len(network.weights())
     steps = min(effort.num_lanczos_steps, dim)
     requests = [ProbeRequest(effort.seed, index, effort.distribution, steps) for index in range(effort.num_probes)]
-    network.hessian(source.dtype)  # refuses what has no fixed Hessian before any worker starts
+    _hessian(network, source.dtype)  # refuses what has no fixed Hessian before any worker starts
     results = slq(
         source, requests, map=probe_map, progress=lambda done, total: progress(done / total, f"probe {done} of {total}")
     )
@@ -91,7 +92,7 @@ def measure_limits(
             "All mini-batch losses are equal, so their spread is no tolerance. Give --loss-tolerance (nats)."
         )
     order = MagnitudeOrder.of(network.weights())
-    operator = network.hessian(source.dtype)
+    operator = _hessian(network, source.dtype)
     progress(0.8, "runs from the removed weights")
     steps = min(effort.num_lanczos_steps, order.dim)
     predictions = predict(measure, order, tolerance, lanczos_delta_measure(operator, order, steps), curvature)
@@ -107,6 +108,13 @@ def measure_limits(
         "seed": effort.seed,
         "restarts": sum(result.restarts for result in results),
     }
+
+
+def _hessian(network: Network, dtype: str) -> HessianOperator:
+    try:
+        return network.hessian(dtype)
+    except ValueError as error:  # a network that is random, or that detaches its weights, is the user's to mend
+        raise UserError(str(error)) from error
 
 
 def spectrum_as_json(results: list[ProbeResult], measure: SpectralMeasure) -> dict[str, Any]:

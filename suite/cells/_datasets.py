@@ -37,7 +37,10 @@ def locate(name_or_path: str) -> Located:
         UnknownDataset: no such name. FileRefused: the file is damaged or has another layout.
     """
     is_path = name_or_path.endswith((".h5", ".hdf5")) or "/" in name_or_path
-    path = Path(name_or_path) if is_path else data.ensure(name_or_path)
+    try:
+        path = Path(name_or_path) if is_path else data.ensure(name_or_path)
+    except data.UnknownDataset as error:
+        raise UserError(f"{error} Or give the path of an .h5 file.") from None
     dataset = read_dataset(path)
     spec = DataSpec(name=path.stem, sha256=dataset.sha256)
     return Located(spec, path, dataset.input_shape, dataset.num_classes, len(dataset.splits["train"].targets))

@@ -1,5 +1,6 @@
 """Trained networks by path: what an SLQ worker, an analysis and the command line load, each in its own process."""
 
+import pickle  # for its error alone
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,6 +137,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Expected: a file from torch.save(model.state_dict(), PATH).") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} cannot be read as weights: it is no torch file, or holds more than tensors, and objects are never "
+            "unpickled. Expected: torch.save(model.state_dict(), PATH)."
+        ) from error
     except Exception as error:  # torch raises many types for a damaged or hostile file
         raise UserError(
             f"{path} cannot be read as weights: {_first_line(error)}. Expected: torch.save(model.state_dict(), PATH)."

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from suite.curvature.determinism import refuse_nondeterministic
 
@@ -158,7 +159,8 @@ class HessianOperator(CountedOperator):
     def _logits(self, inputs: Tensor) -> Tensor:
         inputs = inputs.to(self.device, self.dtype if inputs.is_floating_point() else None)
         state = {**self._fixed, **dict(zip(self._names, self._weights, strict=True))}
-        logits: Tensor = functional_call(self._model, state, (inputs,))
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative
+            logits: Tensor = functional_call(self._model, state, (inputs,))
         return logits
 
     def _products(self, vectors: Tensor) -> Tensor:

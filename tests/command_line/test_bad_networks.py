@@ -45,8 +45,9 @@ def noisy():
 def detached():
     return Odd(lambda logits: logits.detach())
 
-def centred():
-    return Odd(lambda logits: logits - logits.mean(dim=0))
+def by_the_batch():
+    norm = nn.BatchNorm1d(5, track_running_stats=False)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 5), norm, nn.Linear(5, 3, bias=False))
 
 def a_pair():
     return Odd(lambda logits: (logits, logits))
@@ -121,9 +122,8 @@ MODELS = [
     ("mymodule:two_classes", "mymodule:two_classes returned (2, 2) for 2 inputs."),
     ("mymodule:flat", "mymodule:flat returned (2,) for 2 inputs."),
     ("mymodule:in_place", "mymodule:in_place does not take inputs of shape (4,): division by zero."),
-    ("mymodule:noisy", "Expected: a network whose output in eval mode"),
+    ("mymodule:noisy", "Module '(the network itself)' (Odd) is random in eval mode. Expected: equal results"),
     ("mymodule:detached", "The logits carry no gradient to 1.weight, 3.weight."),
-    ("mymodule:centred", "Expected: a network whose output"),
 ]
 
 
@@ -131,6 +131,18 @@ MODELS = [
 @pytest.mark.parametrize(("model", "words"), MODELS, ids=[model for model, _ in MODELS])
 def test_a_model_that_cannot_be_used(model: str, words: str, command: str, mine: Path, refused: Refused) -> None:
     assert words in refused(command, *options(model=model))
+
+
+def test_a_network_that_normalises_by_the_batch(mine: Path, refused: Refused) -> None:
+    state = without(good_state(), "3.bias") | {"2.weight": torch.ones(5), "2.bias": torch.zeros(5)}
+    torch.save(state, "norm.pt")
+    line = refused("limit", *options(model="mymodule:by_the_batch", weights="norm.pt"))
+    assert "Module '2' (BatchNorm1d) has no running statistics" in line
+
+
+def test_an_escape_code_in_a_name_never_reaches_the_terminal(mine: Path, refused: Refused) -> None:
+    torch.save(good_state() | {"\x1b]0;owned\x07": torch.ones(1)}, "bad.pt")
+    assert "\x1b" not in refused("limit", *options(weights="bad.pt"))
 
 
 def without(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

@@ -23,7 +23,5 @@ def test_equal_names_give_equal_streams_whatever_else_was_drawn() -> None:
 
 
 def test_every_part_of_a_name_counts() -> None:
-    draws = {
-        float(torch.rand((), generator=generator(*parts))) for parts in [(0, "a"), (0, "b"), (1, "a"), (0, "a", 1)]
-    }
-    assert len(draws) == 4
+    streams = [generator(0, "a"), generator(0, "b"), generator(1, "a"), generator(0, "a", 1)]
+    assert len({float(torch.rand((), generator=stream)) for stream in streams}) == 4

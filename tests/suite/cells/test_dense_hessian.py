@@ -32,7 +32,7 @@ def hessian(committed: Any, cell: Cell, data: Path) -> Tensor:
         return functional.cross_entropy(functional_call(model, fixed | weights, (inputs.double(),)), targets)
 
     point = torch.cat([fixed[name].flatten() for name in ("1.weight", "3.weight")])
-    matrix: Tensor = torch.func.hessian(loss)(point)
+    matrix: Tensor = torch.autograd.functional.hessian(loss, point)  # type: ignore[no-untyped-call]
     return matrix
 
 

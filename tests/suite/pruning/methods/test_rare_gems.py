@@ -190,7 +190,11 @@ def test_a_step_on_a_score_by_hand(make_search: Make, recipe: Callable[..., Reci
     (gradient,) = torch.autograd.grad(
         loss(network(inputs), search) + rare_gems._penalty(network, 0.1)(), network.scores
     )
-    hooks = Hooks(penalty=rare_gems._penalty(network, 0.1), after_step=lambda: network.scores.data.clamp_(0, 1))
+
+    def clamp() -> None:
+        network.scores.data.clamp_(0, 1)
+
+    hooks = Hooks(penalty=rare_gems._penalty(network, 0.1), after_step=clamp)
     search.problem.model.requires_grad_(False)
     made = recipe(epochs=1, batch_size=160, learning_rate=2.0)
     train(network, {"train": search.problem.splits["train"]}, made, 0, hooks=hooks)
