@@ -34,7 +34,7 @@ def locate(name_or_path: str) -> Located:
     """Find a data set by its name, writing an embedded one on first use, or by the path of an HDF5 file.
 
     Raises:
-        UnknownDataset: no such name. FileRefused: the file is damaged or has another layout.
+        UserError: unknown name. FileRefused: the file is damaged or has another layout.
     """
     is_path = name_or_path.endswith((".h5", ".hdf5")) or "/" in name_or_path
     try:

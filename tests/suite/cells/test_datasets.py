@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import StoredSplit, UnknownDataset, read_dataset, write_dataset
+from data import StoredSplit, read_dataset, write_dataset
 from data.hdf5 import FileRefused
 from suite.cells._datasets import locate, splits_on, training_splits
 from suite.errors import UserError
@@ -23,7 +23,7 @@ def test_a_data_set_by_name_is_written_on_first_use(data_folder: Path) -> None:
 
 
 def test_a_data_set_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UnknownDataset, match=r"No data set named 'digit'\. Did you mean 'digits'\?"):
+    with pytest.raises(UserError, match=r"No data set named 'digit'\. Did you mean 'digits'\?"):
         locate("digit")
     with pytest.raises(FileRefused, match=r"none\.h5 does not exist"):
         locate(str(tmp_path / "none.h5"))

@@ -7,10 +7,11 @@ import torch
 
 from suite.cells._context import Context
 from suite.cells._datasets import training_splits
-from suite.cells.dense import Config, run
+from suite.cells.dense import Config, run, trained_metrics
 from suite.plan import Cell
 from suite.problem import Problem, as_state, evaluate
 from suite.record import Record
+from suite.training.loop import History
 
 
 @pytest.fixture
@@ -53,6 +54,20 @@ def test_epochs_are_chosen_on_validation_and_the_oracle_says_its_name(committed:
     assert record.metrics["test_accuracy_selected"].value == test[int(np.argmax(validation))]
     assert record.metrics["test_accuracy_oracle_best"].value == test.max()
     assert record.metrics["test_accuracy"].value == test[-1]
+
+
+def test_the_first_epoch_of_best_validation_is_chosen_whatever_the_test_set_says(
+    committed: Any, plain: Cell, tiny_data: Path
+) -> None:
+    splits = training_splits(tiny_data, "cpu")
+    config = Config.model_validate(plain.config, strict=False)
+    problem = Problem.of(config.model, splits, initialisation="as_built", seed=9, device="cpu")
+    curves = {"validation_accuracy": [0.1, 0.8, 0.8, 0.3], "test_accuracy": [0.9, 0.4, 0.5, 0.6]}
+    metrics = trained_metrics(problem, History(curves=curves))
+    assert metrics["test_accuracy_selected"].value == 0.4
+    assert metrics["test_accuracy_oracle_best"].value == 0.9
+    untrained = trained_metrics(problem, History())
+    assert untrained["test_accuracy_selected"] == untrained["test_accuracy"] == untrained["test_accuracy_oracle_best"]
 
 
 def test_the_cost_by_hand(committed: Any, plain: Cell) -> None:

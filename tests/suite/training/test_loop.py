@@ -173,7 +173,7 @@ def test_every_epoch_sees_every_example_once_in_an_order_of_its_own(recipe: Make
     assert seen(made, 0, start_step=4) == batches[4:]
 
 
-def test_masked_weights_never_move(recipe: Make) -> None:
+def test_masked_weights_have_no_gradient_and_never_move(recipe: Make) -> None:
     model = network()
     draw = torch.Generator().manual_seed(1)
     weights = {"1.weight": model[1].weight, "3.weight": model[3].weight}
@@ -184,7 +184,8 @@ def test_masked_weights_never_move(recipe: Make) -> None:
     moments: list[bool] = []
 
     def look() -> None:
-        moments.append(any(bool(weight.detach()[~masks[name]].any()) for name, weight in weights.items()))
+        both = [(weight.detach(), weight.grad, masks[name]) for name, weight in weights.items()]
+        moments.append(any(bool(weight[~mask].any() or gradient[~mask].any()) for weight, gradient, mask in both))
 
     made = recipe(epochs=10, batch_size=25, momentum=0.9, weight_decay=0.01, l1=0.01)
     history = train(model, splits(), made, 0, masks=masks, hooks=Hooks(after_step=look))
