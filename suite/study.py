@@ -116,7 +116,7 @@ def read_study(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[Study,
     """
     path = Path(name_or_path) if _is_path(name_or_path) else settings_file("suite.studies", name_or_path, "study")
     values = read_toml(path)
-    parsed = [_parse_override(text) for text in overrides]
+    parsed = [_from_working_folder(*_parse_override(text)) for text in overrides]
     _apply(values, [(keys, value) for keys, value in parsed if keys[0] in Study.model_fields])
     study = validated(Study, values, str(path) if _is_path(name_or_path) else f"study {name_or_path}")
     for_tasks = [(keys, value) for keys, value in parsed if keys[0] not in Study.model_fields]
@@ -144,6 +144,18 @@ def _read_task(name: str, folder: Path, overrides: list[tuple[list[str], Any]]) 
             raise unknown("method", method, available("suite.pruning.methods"), f"recipes.NAME of task {task.name}")
         task.recipe(method)
     return task
+
+
+def _from_working_folder(keys: list[str], value: Any) -> tuple[list[str], Any]:
+    """Make paths given on the command line absolute: they are meant from where the command was typed."""
+
+    def absolute(text: Any) -> Any:
+        is_path = isinstance(text, str) and (_is_path(text) or text.endswith((".h5", ".hdf5")))
+        return str(Path(text).absolute()) if is_path else text
+
+    if keys == ["tasks"] and isinstance(value, list):
+        return keys, [absolute(each) for each in value]
+    return keys, absolute(value) if keys == ["data"] else value
 
 
 def _parse_override(text: str) -> tuple[list[str], Any]:

@@ -113,7 +113,10 @@ MODELS = [
     (":build", "':build' cannot be imported: "),
     ("broken_syntax:build", "'broken_syntax:build' cannot be imported: SyntaxError"),
     ("broken_import:build", "'broken_import:build' cannot be imported: RuntimeError: at import."),
-    ("mymodule:constant", "'mymodule:constant' is not a function. Expected: a function that returns a torch.nn.Module."),
+    (
+        "mymodule:constant",
+        "'mymodule:constant' is not a function. Expected: a function that returns a torch.nn.Module.",
+    ),
     ("mymodule:no_module", "mymodule:no_module returned int. Expected: a torch.nn.Module."),
     ("mymodule:raises", "mymodule:raises failed: OSError: no such luck. Mend the function."),
     ("mymodule:needs_arguments", "mymodule:needs_arguments failed: TypeError: needs_arguments() missing 1 required"),

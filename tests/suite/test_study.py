@@ -190,3 +190,14 @@ def test_settings_are_frozen_and_whole_numbers_are_numbers() -> None:
         study.name = "b"  # type: ignore[misc]
     with pytest.raises(ValueError, match="frozen"):
         Recipe(epochs=1, batch_size=1, learning_rate=1.0).epochs = 2  # type: ignore[misc]
+
+
+def test_paths_on_the_command_line_are_meant_from_the_working_folder(tiny_study, tiny_data, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.h5").write_bytes(tiny_data.read_bytes())
+    (elsewhere / "other.toml").write_text((tmp_path / "task.toml").read_text())
+    monkeypatch.chdir(elsewhere)
+    _, tasks = read_study(str(tiny_study), ["data=mine.h5", 'tasks=["other.toml"]'])
+    (task,) = tasks.values()
+    assert task.data == str(elsewhere / "mine.h5")
