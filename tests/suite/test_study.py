@@ -1,5 +1,6 @@
 """Everything a user can write wrong in a study or a task: one line with the value, the rule and the repair."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,9 @@ def test_a_study_of_a_path_finds_its_task_beside_it(tiny_study: Path, tiny_data:
 
 
 def test_data_by_a_relative_path_lies_beside_the_task(tiny_study: Path) -> None:
-    _, tasks = read_study(str(tiny_study), ["data='clouds.h5'"])
+    task_file = tiny_study.parent / "task.toml"
+    task_file.write_text(re.sub(r"data = .*", "data = 'clouds.h5'", task_file.read_text()))
+    _, tasks = read_study(str(tiny_study))
     assert tasks["tiny"].data == str(tiny_study.parent / "clouds.h5")
 
 
@@ -60,7 +63,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         ("seeds=[0.0]", "seeds.0 = 0.0", "valid integer"),
         ("seeds=0", "seeds = 0", "valid array"),
         ("seeds=[]", "seeds = []", "at least 1 item"),
-        ("tasks=['../a.toml', '../a.toml']", "'../a.toml' stands more than once", "each value of an axis stands once."),
+        ("tasks=['/a.toml', '/a.toml']", "'/a.toml' stands more than once", "each value of an axis stands once."),
         ("name='a b'", "name = 'a b'", "pattern"),
         ("name='../up'", "name = '../up'", "pattern"),
         ("options=3", "options = 3", "object"),
@@ -144,7 +147,8 @@ def test_dense_alone_needs_no_sparsities(tiny_study: Path) -> None:
 
 def test_two_tasks_of_one_name(tiny_study: Path) -> None:
     (tiny_study.parent / "copy.toml").write_text((tiny_study.parent / "task.toml").read_text())
-    message = refused(tiny_study, "tasks=['task.toml', 'copy.toml']")
+    tiny_study.write_text(tiny_study.read_text().replace('["task.toml"]', '["task.toml", "copy.toml"]'))
+    message = refused(tiny_study)
     assert message == f"{tiny_study}: two tasks are named 'tiny'. Give each its own name."
 
 
