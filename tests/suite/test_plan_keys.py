@@ -15,17 +15,17 @@ def planned(study: Path | str, *overrides: str) -> Plan:
 
 
 GOLDEN = {
-    "dense": "f5ea480a1592d373",
-    "dense cell": "04f1d1c766a23ecd",
-    "dense_hessian": "b7e36cd0d2a6db43",
-    "imp": "f2cd6fb3d3341389",
-    "limit": "390f30eb04bef5ac",
-    "lomp": "16614e00871efdf7",
-    "lomp_fine_tuned": "111474d262dcc4bf",
-    "random": "2eba145679a55628",
-    "rare_gems": "4a84842c5273cc66",
-    "smart_ratio": "25e89f2c8eccd10f",
-    "spectrum": "5d6b80774740c708",
+    "dense": "888f8b0dd46da002",
+    "dense cell": "fd07981a8f844bda",
+    "dense_hessian": "9c0eef2310b66cb2",
+    "imp": "cc4c9d6e0e5901dc",
+    "limit": "fed76e131d719375",
+    "lomp": "fce88bcd9721397a",
+    "lomp_fine_tuned": "60b0f8ec84f141e7",
+    "random": "fdb397c46fff01fa",
+    "rare_gems": "c8bc36848e073060",
+    "smart_ratio": "9ac9efac8f8aff23",
+    "spectrum": "28e52036ad78d28c",
 }
 ACCEPT = """The keys of the built-in study quickstart changed: results stored so far are not found any more.
 If the numbers really change, raise VERSION (of the cell, method, model or training loop that changed them), say so in
