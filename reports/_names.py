@@ -8,6 +8,7 @@ METHOD_ORDER = ("dense", "lomp", "lomp_fine_tuned", "imp", "rare_gems", "smart_r
 
 LIMIT_LABELS = {
     "gaussian_width": "Gaussian width",
+    "gaussian_width_faithful": "Gaussian width, published numerics",
     "statistical_dimension": "Statistical dimension",
     "one_shot": "One-shot",
     "fine_tuned": "Fine-tuned",

@@ -42,7 +42,11 @@ INK = "#22302a"  # of text; the dark page exchanges it for a light one
 
 # Measured limits keep the colour of the method they are measured with; predictors and sources take no method's.
 MEASURED_COLOURS = {"one_shot": _STYLES["lomp"].colour, "fine_tuned": _STYLES["lomp_fine_tuned"].colour}
-PREDICTOR_COLOURS = {"gaussian_width": "#b5435e", "statistical_dimension": "#7b5cc6"}
+PREDICTOR_COLOURS = {
+    "gaussian_width": "#b5435e",
+    "gaussian_width_faithful": "#8c6d31",
+    "statistical_dimension": "#7b5cc6",
+}
 SOURCE_COLOURS = {"slq": "#7b5cc6", "dense_hessian": INK}
 
 

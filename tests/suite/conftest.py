@@ -1,18 +1,22 @@
-"""The tiny study, run once, and what the tests of training and pruning build their networks from."""
+"""The tiny study, run once; what the tests of training and pruning build their networks from; three small networks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
 
 from suite.attempt import attempt
 from suite.cells._context import silent
 from suite.cells._datasets import training_splits
+from suite.curvature.operators import HessianOperator
 from suite.network import ModelSpec
-from suite.plan import Cell, Plan, make_plan
+from suite.plan import Cell, Plan, analyses, make_plan
 from suite.problem import Problem
 from suite.pruning.contract import Search
 from suite.record import Record
@@ -49,9 +53,10 @@ def run_all(plan: Plan, folder: Path) -> Committed:
 
 @pytest.fixture(scope="session")
 def committed(tmp_path_factory: pytest.TempPathFactory, write_tiny_study: Callable[[Path], Path]) -> Committed:
-    """The whole tiny study, every cell committed. Read it, never write to its folder."""
+    """The whole tiny study, and every analysis that is not in it, every cell committed. Never write to its folder."""
     study = write_tiny_study(tmp_path_factory.mktemp("study"))
-    return run_all(make_plan(*read_study(str(study))), tmp_path_factory.mktemp("committed"))
+    plan = make_plan(*read_study(str(study), [f"analyses={analyses()}"]))
+    return run_all(plan, tmp_path_factory.mktemp("committed"))
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +113,112 @@ def make_search(tiny_data: Path, recipe: Callable[..., Recipe]) -> Callable[...,
         return Search(**(values | changes))
 
     return make
+
+
+Batches = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A small network with data, and its Hessian by another road than the operator's."""
+
+    model: nn.Module
+    names: tuple[str, ...]
+    batches: Batches
+
+    def operator(self, dtype: torch.dtype = torch.float64) -> HessianOperator:
+        return HessianOperator(self.model, self.names, self.batches, dtype)
+
+    def loss(self, vector: Tensor) -> Tensor:
+        """Mean loss of all examples in one batch at a flat vector of prunable weights, float64."""
+        state = {name: value.detach().double() for name, value in self.model.state_dict().items()}
+        shapes = [state[name].shape for name in self.names]
+        parts = torch.split(vector, [shape.numel() for shape in shapes])
+        state |= {name: part.reshape(shape) for name, part, shape in zip(self.names, parts, shapes, strict=True)}
+        inputs = torch.cat([inputs for inputs, _ in self.batches]).double()
+        targets = torch.cat([targets for _, targets in self.batches])
+        return functional.cross_entropy(functional_call(self.model, state, (inputs,)), targets)
+
+    def point(self) -> Tensor:
+        state = self.model.state_dict()
+        return torch.cat([state[name].double().reshape(-1) for name in self.names])
+
+    def gradient(self, vector: Tensor) -> Tensor:
+        vector = vector.clone().requires_grad_()
+        return torch.autograd.grad(self.loss(vector), vector)[0]
+
+    def hessian(self) -> Tensor:
+        self.model.eval()
+        return torch.autograd.functional.hessian(self.loss, self.point())
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 3, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(3)
+        self.block = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        stem = functional.relu(self.norm(self.stem(inputs)))
+        return self.head(functional.relu(stem + self.block(stem)).mean(dim=(2, 3)))
+
+
+def _filled(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Draw parameters and running statistics from one generator, so that no test touches the global one."""
+    for parameter in model.parameters():
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data = 1.0 + 0.2 * torch.randn(module.weight.shape, generator=generator)
+            module.running_mean = 0.3 * torch.randn(module.running_mean.shape, generator=generator)
+            module.running_var = 0.5 + torch.rand(module.running_var.shape, generator=generator)
+    return model
+
+
+def _network(model: nn.Module, shape: Sequence[int], names: Sequence[str], seed: int) -> Network:
+    generator = torch.Generator().manual_seed(seed)
+    _filled(model, generator)
+    inputs = torch.randn((17, *shape), generator=generator)
+    targets = torch.randint(0, 3, (17,), generator=generator)
+    batches = [(inputs[begin : begin + 7], targets[begin : begin + 7]) for begin in (0, 7, 14)]
+    return Network(model, tuple(names), batches)
+
+
+@torch.random.fork_rng(devices=[])  # layers draw initial weights from the global generator
+def mlp(seed: int = 1) -> Network:
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+    return _network(model, (5,), ("0.weight", "2.weight", "4.weight"), seed)
+
+
+@torch.random.fork_rng(devices=[])
+def cnn(seed: int = 2) -> Network:
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3, bias=False),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(12, 3),
+    )
+    return _network(model, (1, 6, 6), ("0.weight", "6.weight"), seed)
+
+
+@torch.random.fork_rng(devices=[])
+def residual(seed: int = 3) -> Network:
+    return _network(Residual(), (1, 5, 5), ("stem.weight", "block.weight", "head.weight"), seed)
+
+
+_BUILDERS: dict[str, Callable[[], Network]] = {"mlp": mlp, "cnn": cnn, "residual": residual}
+
+
+@pytest.fixture(params=list(_BUILDERS))
+def network(request: pytest.FixtureRequest) -> Network:
+    return _BUILDERS[request.param]()
+
+
+@pytest.fixture
+def small_mlp() -> Network:
+    return mlp()

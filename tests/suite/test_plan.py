@@ -25,7 +25,10 @@ def refused(study: Path, *overrides: str, error: type[ValueError] = UserError) -
     ("override", "message"),
     [
         ("methods=['impp']", "No method named 'impp'. Did you mean 'imp'? Known: dense, imp, lomp, "),
-        ("analyses=['spectrm']", "No analysis named 'spectrm'. Did you mean 'spectrum'? Known: dense_hessian, limit, "),
+        (
+            "analyses=['spectrm']",
+            "No analysis named 'spectrm'. Did you mean 'spectrum'? Known: dense_hessian, faithful_limit, ",
+        ),
         ("analyses=['prune']", "No analysis named 'prune'. "),
         ("model='mpl'", "No model named 'mpl'. Did you mean 'mlp'? Known: "),
         ("model_options.hiden=[3]", "model_options of mlp: unknown key 'hiden'. Did you mean 'hidden'? Known: hidden."),

@@ -1,14 +1,7 @@
-import math
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
-from torch import nn
-from torch.nn import functional
 
-from suite.curvature.dense import dense_hessian, eigendecomposition
 from suite.curvature.operators import HessianOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.quadrature import SpectralMeasure, atoms
@@ -17,8 +10,6 @@ from suite.limits.exact import exact_delta_measure, exact_limits
 from suite.limits.gaussian_width import gaussian_width_limit
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.statistical_dimension import statistical_dimension_limit
-
-NAMES = ("0.weight", "2.weight", "4.weight")
 
 
 def test_masses_are_the_projections_of_the_removed_weights(quadratic_model):
@@ -50,74 +41,13 @@ def test_arrays_that_do_not_fit_are_refused(quadratic_model):
         exact_delta_measure(model.eigenvalues, model.eigenvectors[:, :-1], model.order)
 
 
-@dataclass(frozen=True)
-class _Source:
-    model: nn.Module
-    batches: list[tuple[torch.Tensor, torch.Tensor]]
-
-    def build(self) -> HessianOperator:
-        return HessianOperator(self.model, NAMES, self.batches, torch.float32)
-
-
-def _digits(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    digits = load_digits()
-    train = torch.randperm(1797, generator=generator)[:1437]
-    return torch.tensor(digits.data / 16.0, dtype=torch.float32)[train], torch.tensor(digits.target)[train]
-
-
-@torch.random.fork_rng(devices=[])  # layers draw initial weights from the global generator
-def _trained(penalty: float, seed: int) -> _Source:
-    """Train 64-64-32-10 on the digits: SGD 0.05, momentum 0.9, cosine over 300 epochs, batch 64, L1 on the weights."""
-    generator = torch.Generator().manual_seed(seed)
-    inputs, targets = _digits(generator)
-    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-    for layer in model[::2]:
-        bound = 1.0 / math.sqrt(layer.in_features)
-        layer.weight.data.uniform_(-bound, bound, generator=generator)
-        layer.bias.data.uniform_(-bound, bound, generator=generator)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
-    for _ in range(300):
-        for batch in torch.randperm(len(inputs), generator=generator).split(64):
-            penalty_sum = sum(layer.weight.abs().sum() for layer in model[::2])
-            loss = functional.cross_entropy(model(inputs[batch]), targets[batch]) + penalty * penalty_sum
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-    assert bool((model(inputs).argmax(1) == targets).all())
-    return _Source(model, [(inputs, targets)])
-
-
-def _probes(source: _Source, num_lanczos_steps: int, num_probes: int) -> SpectralMeasure:
+def _probes(source, num_lanczos_steps: int, num_probes: int) -> SpectralMeasure:
     requests = [ProbeRequest(0, index, "normal", num_lanczos_steps) for index in range(num_probes)]
     return spectral_measure(slq(source, requests))
 
 
 def _delta_measure(operator: HessianOperator, order: MagnitudeOrder, num_lanczos_steps: int):
     return lambda count: start_measure(operator, torch.from_numpy(order.removed(count)).float(), num_lanczos_steps)
-
-
-@dataclass(frozen=True)
-class _Oracle:
-    source: _Source
-    order: MagnitudeOrder
-    eigenvalues: np.ndarray
-    delta_measure: object
-
-
-@pytest.fixture(scope="module")
-def oracle() -> _Oracle:
-    """Train with lambda = 1e-3 and diagonalise; on one core 4 s, 25 s for the Hessian, 18 s for its values."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    source = _trained(1e-3, seed=0)
-    operator = HessianOperator(source.model, NAMES, source.batches, torch.float64)
-    parts = eigendecomposition(dense_hessian(operator))
-    torch.set_num_threads(threads)
-    order = MagnitudeOrder.of(operator.weights().numpy())
-    eigenvalues = parts.eigenvalues.numpy()
-    return _Oracle(source, order, eigenvalues, exact_delta_measure(eigenvalues, parts.eigenvectors.numpy(), order))
 
 
 # Limits computed once with another code on another seed: tolerance in nats, published, sharp.
@@ -157,9 +87,9 @@ def test_how_many_lanczos_steps_the_limits_need(oracle, num_lanczos_steps, withi
 
 
 @pytest.mark.slow
-def test_estimated_limits_of_a_weakly_penalised_network():
+def test_estimated_limits_of_a_weakly_penalised_network(trained_on_digits):
     """Seeds 0 to 4 spread by 0.012 around the reference values here; seed 2 lies in their middle."""
-    source = _trained(2e-4, seed=2)
+    source = trained_on_digits(2e-4, seed=2)
     operator = source.build()
     order = MagnitudeOrder.of(operator.weights().numpy())
     measure = _probes(source, 128, num_probes=3)

@@ -1,0 +1,154 @@
+"""The published predictor with the published numerics, beside `limit`: one probe, a gridded density, whole radii.
+
+What it is held against, and why it is not to be trusted for networks of a wide spectrum, stands in
+suite/limits/faithful.py. Tolerance: that of `limit`, by default the published one.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from suite.cells._context import Context
+from suite.cells._datasets import DataSpec
+from suite.cells._network import Network
+from suite.cells.limit import Options as LimitOptions
+from suite.cells.limit import prediction_metrics, prediction_rows
+from suite.cells.spectrum import stored_network, tridiagonal_arrays
+from suite.curvature.operators import HessianOperator
+from suite.curvature.probes import ProbeRequest
+from suite.curvature.rows import SampledRows, sample_row_norms
+from suite.curvature.slq import run_probe, spectral_measure
+from suite.extensions import load
+from suite.limits.estimate import LimitEstimate
+from suite.limits.faithful import (
+    NUM_LANCZOS_STEPS,
+    NUM_ROWS,
+    FaithfulLimit,
+    faithful_limit,
+    flat_rows,
+    gridded_density,
+)
+from suite.limits.predict import Prediction
+from suite.limits.removal import MagnitudeOrder
+from suite.limits.tolerance import BATCH_SIZE, SCALES
+from suite.network import ModelSpec, prunable_weights
+from suite.record import Metric, Record
+from suite.strict import Settings
+from suite.study import Task
+
+if TYPE_CHECKING:
+    from suite.plan import Cell, Planner
+
+VERSION = 1
+SHARDED = False
+PRIORITY = 4
+
+
+class Options(Settings):
+    """network: the method whose dense reference is analysed."""
+
+    network: str = "lomp"
+
+
+class Config(Settings):
+    """Everything the limit depends on; the weights come from the input cell."""
+
+    model: ModelSpec
+    data: DataSpec
+    threads: int
+    seed: int
+    loss_tolerance_nats: float | None
+    num_lanczos_steps: int
+    dtype: str = "float32"
+
+
+def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
+    """Plan the limit of one dense network; it needs no `spectrum`, because its one probe takes 128 steps."""
+    located, spec, total = planner.network(task)
+    limit = planner.options("limit", load("suite.cells", "limit", "analysis"))
+    assert isinstance(limit, LimitOptions)
+    config = Config(
+        model=spec,
+        data=located.spec,
+        threads=task.threads,
+        seed=seed,
+        loss_tolerance_nats=limit.loss_tolerance_nats,
+        num_lanczos_steps=min(NUM_LANCZOS_STEPS, total),
+    )
+    inputs = {"dense": planner.reference(task, options.network, seed)}
+    return planner.add(
+        "faithful_limit", config, inputs, task, f"seed {seed} faithful limit of {options.network}'s dense"
+    )
+
+
+def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
+    """Run one probe and, for a network with convolutions, a hundred rows; tabulate and read off the limit."""
+    del inputs
+    network = stored_network(config.model, context, config.dtype).load()
+    tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
+    operator = network.hessian(config.dtype)
+    result = run_probe(operator, ProbeRequest(config.seed, 0, "rademacher", config.num_lanczos_steps))
+    density = gridded_density(spectral_measure([result]).quadratures[0])
+    context.progress(0.5, "rows of the Hessian")
+    rows = _rows(network, operator, config.seed)
+    num_flat_rows = flat_rows(rows.norms.l1_norms, BATCH_SIZE) if rows else 0
+    order = MagnitudeOrder.of(network.weights())
+    limits = {
+        factor: faithful_limit(
+            density, order, factor * tolerance, _sum_of_lengths(network), num_flat_rows=num_flat_rows
+        )
+        for factor in SCALES
+    }
+    metrics = prediction_metrics([_prediction(factor, limit, order.dim) for factor, limit in limits.items()], "slq")
+    metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
+    metrics["num_flat_rows"] = Metric(num_flat_rows, "rows")
+    return Record(
+        metrics=metrics,
+        curves={"radius": limits[1.0].radii, "fraction": limits[1.0].fractions},
+        arrays=tridiagonal_arrays([result]) | (_row_arrays(rows) if rows else {}),
+        cost={"matvecs": float(operator.num_matvecs)},
+        timings={"probes_s": result.seconds},
+    )
+
+
+def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of table/limits, at three tolerances."""
+    del config
+    return {"limits": prediction_rows(record, "slq", "abs")}
+
+
+def _rows(network: Network, operator: HessianOperator, seed: int) -> SampledRows | None:
+    """Return one row per magnitude percentile, or None without a convolution: those rows are not looked at."""
+    if not any(weight.ndim > 2 for weight in prunable_weights(network.model).values()):
+        return None
+    weights = network.weights()
+    return sample_row_norms(operator, weights, seed, num_percentiles=min(NUM_ROWS, len(weights)))
+
+
+def _sum_of_lengths(network: Network) -> float:
+    return sum(float(weight.detach().double().norm()) for weight in prunable_weights(network.model).values())
+
+
+def _prediction(factor: float, limit: FaithfulLimit, dim: int) -> Prediction:
+    """Return the limit as all predictions are stored; it comes without bounds, and one probe has no spread."""
+    estimate = LimitEstimate(
+        sparsity_limit=limit.sparsity_limit,
+        lower=math.nan,
+        upper=math.nan,
+        probe_standard_error=math.nan,
+        num_removed=math.ceil(limit.sparsity_limit * dim),
+        loss_tolerance_nats=limit.loss_tolerance_nats,
+        curvature="abs",
+    )
+    return Prediction("gaussian_width_faithful", factor, estimate)
+
+
+def _row_arrays(rows: SampledRows) -> dict[str, np.ndarray]:
+    return {
+        "row_index": rows.norms.rows,
+        "row_magnitude": rows.magnitudes,
+        "row_l1_norm": rows.norms.l1_norms,
+        "row_diagonal": rows.norms.diagonal,
+    }
