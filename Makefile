@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint types unit slow browser clean
+.PHONY: help setup quickstart test lint types unit slow chromium browser clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,7 +20,7 @@ setup: .venv/.installed ## make .venv with every version pinned in constraints.t
 quickstart: setup ## run the first study: all methods on real digits, report in runs/quickstart/report
 	$(BIN)/espalier run quickstart --launcher ray --workers 2
 
-test: lint types unit slow browser ## everything CI runs
+test: setup chromium lint types unit slow browser ## everything CI runs
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .
@@ -35,8 +35,10 @@ unit: setup
 slow: setup
 	$(BIN)/pytest -q -m "slow and not browser and not gpu and not slurm"
 
-browser: setup ## open the page in headless Chromium
+chromium: ## install headless Chromium from Debian's packages where it is missing
 	tests/browser/install-chromium
+
+browser: setup chromium ## open the page in headless Chromium
 	$(BIN)/pytest -q -m "browser and not gpu"
 
 clean: ## remove the environment and all caches; runs/ stays

@@ -232,16 +232,20 @@ for _kind in ("studies", "tasks", "methods", "models"):
 
 
 def _collect_and_report(folder: Path, console: Console) -> None:
+    from suite.errors import ReportsMissing
     from suite.progress import read_plan
     from suite.results import collect as collect_cells
     from suite.store import Store
 
     collect_cells(read_plan(folder), Store(folder), _command())
-    _write_report(folder, console)
+    try:
+        _write_report(folder, console)
+    except ReportsMissing as error:  # the results are there: a study on a compute node needs no figures
+        _complain(str(error))
 
 
 def _write_report(folder: Path, console: Console) -> None:
-    from suite.errors import UserError
+    from suite.errors import ReportsMissing, UserError
     from suite.results import FILE_NAME
 
     try:
@@ -249,7 +253,7 @@ def _write_report(folder: Path, console: Console) -> None:
         from reports.terminal import terminal_table
         from reports.write import write_report
     except ImportError as error:
-        raise UserError(f"The report needs {error.name}. Install it: pip install -e '.[reports]'.") from None
+        raise ReportsMissing(f"The report needs {error.name}. Install it: pip install -e '.[reports]'.") from None
     if not (folder / FILE_NAME).exists():
         raise UserError(f"{folder} holds no {FILE_NAME}. Run first: espalier collect {folder}")
     with console.status("writing the report"):

@@ -3,7 +3,9 @@
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,7 @@ def ray_session(num_cpus: int, num_gpus: int) -> Iterator[Any]:
     """
     folder = Path(tempfile.mkdtemp(prefix="esp-", dir=_short_root()))  # mode 0700
     before = dict(os.environ)
+    on_terminate = signal.getsignal(signal.SIGTERM)
     ray = None
     try:
         os.environ.update(_settings(folder))
@@ -47,6 +50,8 @@ def ray_session(num_cpus: int, num_gpus: int) -> Iterator[Any]:
             logging_level="error",
             namespace=folder.name,
         )
+        if on_terminate is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)  # Ray's own handler prints a stack and ends the process
         yield ray
     finally:
         if ray is not None:

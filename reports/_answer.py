@@ -190,23 +190,30 @@ def _oracle_sentence(limits: pd.DataFrame) -> list[str]:
 
 
 def _missing(here: Results) -> list[str]:
-    """Return what the frozen study asked for and this task has no row for."""
+    """Return what the study asked for and this task has no row for."""
     rows, sentences = here.requested, []
-    sparsities = [float(value) for value in here.study.get("sparsities", ()) if isinstance(value, int | float)]
-    seeds = [int(seed) for seed in here.study.get("seeds", ()) if isinstance(seed, int)]
-    for method in names_in(here.study.get("methods", ())):
+    for (method, label), asked in _asked(here).items():
         mine = rows[rows["method"] == method]
         found = {(round(sparsity, 9), seed) for sparsity, seed in zip(mine["sparsity"], mine["seed"], strict=True)}
-        asked = [(sparsity, seed) for sparsity in sparsities for seed in seeds] if method != "dense" else []
         lost = [(sparsity, seed) for sparsity, seed in asked if (round(sparsity, 9), seed) not in found]
         if lost:
-            label = str(mine["label"].iloc[0]) if len(mine) else method
             places = _listed([f"{sparsity_text(sparsity)} seed {seed}" for sparsity, seed in lost[:6]])
             more = f" and {len(lost) - 6} more" if len(lost) > 6 else ""
             sentences.append(f"{label}: {len(lost)} of {len(asked)} results are missing ({places}{more}).")
-    if names_in(here.study.get("analyses", ())) and here.limits.empty and here.spectra.empty:
+    analyses = names_in(here.study.get("analyses", ()))
+    if analyses and here.limits.empty and here.spectra.empty:
         sentences.append("The analyses that the study asks for have no result yet.")
+    elif "limit" in analyses and "measured" not in set(here.limits["source"]):
+        sentences.append("The analysis limit has no result yet.")
     return sentences
+
+
+def _asked(here: Results) -> dict[tuple[str, str], list[tuple[float, int]]]:
+    """Return (method, label) -> (sparsity, seed) of every row that the plan holds, in its order."""
+    asked: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for row in here.planned:
+        asked.setdefault((row["method"], row["label"]), []).append((float(row["sparsity"]), int(row["seed"])))
+    return asked
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """results.h5 as the report sees it: three tables, and the cells they point to."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Results:
         name: of the study.
         command: the command line that made the results.
         study: the frozen study, as parsed JSON.
+        planned: task, method, label, sparsity, seed of every row that the study asks for; empty in older files.
         rows: one row per pruning result, columns of `reports._schema.ROWS`.
         limits: one row per predicted or measured limit, columns of LIMITS.
         spectra: one row per measured spectrum, columns of SPECTRA.
@@ -59,6 +60,7 @@ class Results:
     limits: pd.DataFrame
     spectra: pd.DataFrame
     cells: Mapping[str, Cell]
+    planned: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def read(cls, path: Path) -> "Results":
@@ -79,8 +81,10 @@ class Results:
                 for name, group in _subgroups(file, "cells").items()
             }
             study = _read_json(file, "study") if "study" in file else {}
-            command = _attribute(file, "command")
-            return cls(name=_attribute(file, "study"), command=command, study=study, cells=cells, **tables)
+            planned = _read_json(file, "planned")["rows"] if "planned" in file else ()
+            planned = [row for row in planned if row["requested"]]
+            name, command = _attribute(file, "study"), _attribute(file, "command")
+            return cls(name=name, command=command, study=study, cells=cells, planned=planned, **tables)
 
     @property
     def requested(self) -> pd.DataFrame:
@@ -97,7 +101,8 @@ class Results:
     def only(self, task: str) -> "Results":
         """Return the same study with the rows of one task."""
         rows, limits, spectra = (table[table["task"] == task] for table in (self.rows, self.limits, self.spectra))
-        return replace(self, rows=rows, limits=limits, spectra=spectra)
+        planned = [row for row in self.planned if row["task"] == task]
+        return replace(self, rows=rows, limits=limits, spectra=spectra, planned=planned)
 
     def cell(self, name: str) -> Cell:
         """Return a cell, or an empty one when the file has only its row: a report never fails for that."""

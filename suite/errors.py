@@ -13,6 +13,10 @@ class UserError(ValueError):
     """Input that cannot be used. The command line prints its one line and exits with code 2."""
 
 
+class ReportsMissing(UserError):
+    """The extra for reports is not installed."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or an empty string when none is near."""
     matches = get_close_matches(name, list(known), n=1)

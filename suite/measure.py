@@ -83,19 +83,22 @@ def measure_limits(
     Raises:
         UserError, FileRefused: see measure_spectrum.
     """
-    network, results, measure = measure_spectrum(
-        source, effort, probe_map, lambda fraction, text: progress(0.8 * fraction, text)
-    )
-    tolerance = loss_tolerance_nats or network.loss_tolerance_nats()
+    tolerance = loss_tolerance_nats or source.load().loss_tolerance_nats()  # refused before any probe is paid for
     if not tolerance > 0:
         raise UserError(
             "All mini-batch losses are equal, so their spread is no tolerance. Give --loss-tolerance (nats)."
         )
+    network, results, measure = measure_spectrum(
+        source, effort, probe_map, lambda fraction, text: progress(0.8 * fraction, text)
+    )
     order = MagnitudeOrder.of(network.weights())
     operator = _hessian(network, source.dtype)
     progress(0.8, "runs from the removed weights")
     steps = min(effort.num_lanczos_steps, order.dim)
-    predictions = predict(measure, order, tolerance, lanczos_delta_measure(operator, order, steps), curvature)
+    try:
+        predictions = predict(measure, order, tolerance, lanczos_delta_measure(operator, order, steps), curvature)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     num_probe_matvecs = sum(result.tridiagonal.num_lanczos_steps for result in results)
     return {
         **{name: _as_json(predictions, name) for name in ("gaussian_width", "statistical_dimension")},

@@ -1,5 +1,6 @@
 """Networks by name: building, initialising, and the prunable weights of any torch module."""
 
+import hashlib
 import importlib
 import math
 import sys
@@ -36,7 +37,7 @@ def model_spec(name: str, options: Mapping[str, Any], input_shape: tuple[int, ..
         UserError: an unknown name, an option that does not exist, a function that cannot be imported.
     """
     if ":" in name:
-        version, checked = getattr(sys.modules.get(_import_function(name).__module__), "VERSION", 1), dict(options)
+        version, checked = _source_version(_import_function(name)), dict(options)
     else:
         module = load("suite.models", name, "model")
         version = module.VERSION
@@ -156,6 +157,16 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> No
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(f"{origin}: '{name}' holds NaN or infinite values. Give the weights of a finite network.")
     model.load_state_dict(dict(state))
+
+
+def _source_version(function: Any) -> int:
+    """Return the version of a user's model: its module's VERSION, else a number that changes with the module's text."""
+    module = sys.modules.get(function.__module__)
+    if (stated := getattr(module, "VERSION", None)) is not None:
+        return int(stated)
+    path = getattr(module, "__file__", None)
+    text = Path(path).read_bytes() if path else repr(function).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
 
 
 def _import_function(reference: str) -> Any:

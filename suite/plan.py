@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -76,10 +76,17 @@ class Plan:
         )
 
     def freeze(self, folder: Path) -> None:
-        """Write the copies that stand in the study's folder: study.toml as it was run, plan.json."""
-        study = self.study.model_dump(mode="json")
-        commit_bytes(folder / "study.toml", tomli_w.dumps(study, multiline_strings=True).encode())
+        """Write what was run into the study's folder: study.toml, tasks/NAME.toml with all overrides, plan.json."""
+        (folder / "tasks").mkdir(exist_ok=True)
+        for name, task in self.tasks.items():
+            _write_toml(folder / "tasks" / f"{name}.toml", task)
+        resolved = self.study.model_copy(update={"tasks": tuple(f"tasks/{name}.toml" for name in self.tasks)})
+        _write_toml(folder / "study.toml", resolved)
         commit_bytes(folder / "plan.json", self.to_json().encode())
+
+
+def _write_toml(path: Path, settings: Settings) -> None:
+    commit_bytes(path, tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)).encode())
 
 
 def plan_from_json(text: str, origin: Path) -> Plan:
@@ -96,7 +103,7 @@ def plan_from_json(text: str, origin: Path) -> Plan:
             tuple(_cell_from(cell) for cell in values["cells"]),
             tuple(PlannedRow(CellId(**row["cell"]), row["fields"]) for row in values["rows"]),
         )
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{origin} is not a plan ({error}). Run the study again to write a new one.") from None
 
 
@@ -261,12 +268,6 @@ def kept_count(num_weights: int, sparsity: float) -> int:
     if count < 1:
         raise UserError(f"sparsity {sparsity} keeps none of {num_weights} weights. Expected: at least one is kept.")
     return count
-
-
-def upstream_of(cell: Cell, cells: Mapping[str, Cell]) -> Iterator[Cell]:
-    """Yield the input cells of a cell."""
-    for cell_id in cell.inputs.values():
-        yield cells[cell_id.key]
 
 
 def _key(kind: str, config: Mapping[str, Any], inputs: Mapping[str, CellId]) -> str:

@@ -1,5 +1,6 @@
 """Collect a study: every committed cell copied into one real file, and the columnar tables that reports read."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Collected:
 def collect(plan: Plan, store: Store, command: str) -> Collected:
     """Write results.h5 from whatever is committed; cells of the plan that are missing are counted, not invented.
 
-    The file is a function of the cells and the plan alone, whatever order they were made in.
+    The file is a function of the cells, the plan and the command alone, whatever order the cells were made in.
 
     Args:
         plan: which cells, and which rows of the report they fill.
@@ -45,7 +46,8 @@ def collect(plan: Plan, store: Store, command: str) -> Collected:
     def build(file: h5py.File) -> None:
         file.attrs.update(schema=SCHEMA, study=plan.study.name, command=command)
         file.attrs.update(num_planned=len(plan.cells), num_committed=len(committed))
-        write_text(file, "study", plan.study.model_dump_json(indent=1))
+        write_text(file, "study", json.dumps(_resolved(plan), indent=1))
+        write_text(file, "planned", json.dumps({"rows": [row.fields for row in plan.rows if "sparsity" in row.fields]}))
         for cell in sorted(committed, key=lambda cell: cell.id.name):
             with open_sealed(store.path(cell.id)) as source:
                 source.copy(source["/"], file.require_group("cells"), cell.id.name)
@@ -57,11 +59,19 @@ def collect(plan: Plan, store: Store, command: str) -> Collected:
     return Collected(path, len(plan.cells), len(committed))
 
 
+def _resolved(plan: Plan) -> dict[str, Any]:
+    """Return the study with the settings of every task as they were run, overrides included."""
+    tasks = {name: task.model_dump(mode="json") for name, task in plan.tasks.items()}
+    return plan.study.model_dump(mode="json") | {"tasks": tasks}
+
+
 def _write_tables(file: h5py.File, rows: Sequence[PlannedRow]) -> None:
     """Fill table/NAME/COLUMN from the cells just copied, in the plan's order."""
     tables: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         group = file[f"cells/{row.cell.name}"]
+        if group.attrs["status"] != "ok":
+            continue  # a diverged network has no accuracy to average; the report names what is missing
         module = load("suite.cells", row.cell.kind, "kind of cell")
         config = module.Config.model_validate_json(group["config"].asstr()[()])
         for table, values in module.tables(config, read_record(group)).items():

@@ -4,13 +4,12 @@ A cell's file appears whole under its final name or not at all; its seal (data.h
 committed is the truth: everything else (exit codes, logs, a driver's memory) only explains what is missing.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.hdf5 import FileRefused, open_sealed, read_text, sweep, write_sealed
+from data.hdf5 import FileRefused, open_sealed, sweep, write_sealed
 from suite.errors import UserError
 from suite.record import SCHEMA, Record, read_record, write_record
 
@@ -88,12 +87,6 @@ class Store:
         with open_sealed(self.path(cell)) as file:
             _check_identity(self.path(cell), file.attrs, cell)
             return read_record(file)
-
-    def config(self, cell: CellId) -> dict[str, Any]:
-        """Return the configuration stored in a committed cell."""
-        with open_sealed(self.path(cell)) as file:
-            values: dict[str, Any] = json.loads(read_text(file, "config"))
-            return values
 
 
 def _check_identity(path: Path, attributes: Any, cell: CellId) -> None:

@@ -11,6 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+EXTENSION_FOLDERS = {
+    "suite/pruning/methods",
+    "suite/models",
+    "suite/tasks",
+    "suite/studies",
+    "suite/cells",
+    "launchers",
+    "data",
+    "reports/tables",
+    "reports/figures",
+}
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -72,6 +83,8 @@ def test_links_resolve(document):
 
 
 def test_every_extension_folder_is_in_the_table():
-    for folder in re.findall(r"^\| a.*?\]\(([^)]+)\)", README, flags=re.MULTILINE):
+    folders = re.findall(r"^\| a.*?\]\(([^)]+)\)", README, flags=re.MULTILINE)
+    assert set(folders) == EXTENSION_FOLDERS
+    for folder in folders:
         files = [*(ROOT / folder).glob("*.py"), *(ROOT / folder).glob("*.toml")]
         assert [path for path in files if not path.stem.startswith("_")], folder

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import data
 from data._dataset import Dataset, read_dataset
+from data.hdf5 import FileRefused
 from suite.errors import UserError
 from suite.strict import Settings
 
@@ -54,13 +55,25 @@ def splits_on(dataset: Dataset, device: str, dtype: torch.dtype = torch.float32)
     }
 
 
-def training_splits(path: Path, device: str) -> dict[str, tuple[Tensor, Tensor]]:
+def verified_dataset(path: Path, sha256: str) -> Dataset:
+    """Read a data set whose digest went into a cell's key.
+
+    Raises:
+        FileRefused: other numbers lie at the path now; a result from them would stand under the wrong key.
+    """
+    dataset = read_dataset(path)
+    if dataset.sha256 != sha256:
+        raise FileRefused(f"{path} has changed since the study was planned. Run the study again to plan anew.")
+    return dataset
+
+
+def training_splits(path: Path, sha256: str, device: str) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the splits of a data set that training needs: train, validation and test.
 
     Raises:
         UserError: one is missing.
     """
-    splits = splits_on(read_dataset(path), device)
+    splits = splits_on(verified_dataset(path, sha256), device)
     for name in ("train", "validation", "test"):
         if name not in splits:
             raise UserError(

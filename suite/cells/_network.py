@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from data._dataset import read_dataset
-from suite.cells._datasets import splits_on
+from suite.cells._datasets import splits_on, verified_dataset
 from suite.curvature.operators import HessianOperator, flatten_weights
 from suite.errors import UserError
 from suite.limits.tolerance import BATCH_SIZE, batch_loss_std
@@ -67,6 +67,7 @@ class StoredNetwork:
     cell: CellId
     folder: Path
     data: Path
+    data_sha256: str
     device: str
     dtype: str = "float32"
 
@@ -75,7 +76,8 @@ class StoredNetwork:
         state = as_state(Store(self.folder).load(self.cell).arrays_under("weights"))
         model = build_model(self.model)
         load_state(model, state, str(Store(self.folder).path(self.cell)))
-        return Network(model.to(self.device).eval(), splits_on(read_dataset(self.data), self.device))
+        dataset = verified_dataset(self.data, self.data_sha256)
+        return Network(model.to(self.device).eval(), splits_on(dataset, self.device))
 
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split."""
@@ -99,7 +101,7 @@ class UserNetwork:
             UserError: the model cannot be built, the weights do not fit, or the model does not take the data.
             FileRefused: the data file cannot be used.
         """
-        model = build_user_model(self.reference)
+        model = build_user_model(self.reference).float()
         prunable_weights(model)
         load_state(model, read_state(self.weights), str(self.weights))
         network = Network(model.to(self.device).eval(), splits_on(read_dataset(self.data), self.device))

@@ -1,5 +1,6 @@
 """Train the dense network of a task with one recipe, whole or up to a step to which pruned networks are rewound."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from suite.cells._context import Context
 from suite.cells._datasets import DataSpec, training_splits
 from suite.network import ModelSpec
-from suite.problem import Evaluation, Problem, as_arrays, evaluate
+from suite.problem import Problem, as_arrays, evaluate
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Recipe
@@ -35,7 +36,7 @@ class Config(Settings):
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
     """Train from the seed's initial weights; store the initial and the trained weights."""
     del inputs
-    splits = training_splits(context.places["data"], context.device)
+    splits = training_splits(context.places["data"], config.data.sha256, context.device)
     problem = Problem.of(
         config.model, splits, initialisation=config.recipe.initialisation, seed=config.seed, device=context.device
     )
@@ -65,7 +66,7 @@ def trained_metrics(problem: Problem, history: History) -> dict[str, Metric]:
     The best test accuracy over epochs is stored under a name that says so; it chose its epoch on the test set.
     """
     measured = {name: evaluate(problem.model, *problem.splits[name]) for name in ("train", "validation", "test")}
-    selected, best = _chosen_epochs(history, measured["test"])
+    selected, best = _chosen_epochs(history)
     metrics = {f"{name}_loss": Metric(value.loss, "nats", "lower") for name, value in measured.items()}
     metrics |= {f"{name}_accuracy": Metric(value.accuracy, "1", "higher") for name, value in measured.items()}
     metrics["test_accuracy_selected"] = Metric(selected, "1", "higher")
@@ -78,9 +79,9 @@ def history_curves(history: History) -> dict[str, np.ndarray]:
     return {name: np.asarray(values) for name, values in history.curves.items()}
 
 
-def _chosen_epochs(history: History, final: Evaluation) -> tuple[float, float]:
+def _chosen_epochs(history: History) -> tuple[float, float]:
     """Return test accuracy at the first epoch of best validation accuracy, and the best over all epochs."""
     test: list[Any] = history.curves.get("test_accuracy", [])
-    if not test:  # evaluated as it was, without a training of its own
-        return final.accuracy, final.accuracy
+    if not test:  # evaluated as it was: there were no epochs to choose from
+        return math.nan, math.nan
     return test[int(np.argmax(history.curves["validation_accuracy"]))], max(test)

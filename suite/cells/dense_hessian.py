@@ -78,7 +78,7 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
     """Assemble and diagonalise the Hessian in float64; store eigenvalues and exact limits."""
     del inputs
-    network = stored_network(config.model, context, "float64").load()
+    network = stored_network(config.model, config.data, context, "float64").load()
     order = MagnitudeOrder.of(network.weights())
     tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
     operator = network.hessian("float64")

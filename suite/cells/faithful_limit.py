@@ -86,7 +86,7 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
     """Run one probe and, for a network with convolutions, a hundred rows; tabulate and read off the limit."""
     del inputs
-    network = stored_network(config.model, context, config.dtype).load()
+    network = stored_network(config.model, config.data, context, config.dtype).load()
     tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
     operator = network.hessian(config.dtype)
     result = run_probe(operator, ProbeRequest(config.seed, 0, "rademacher", config.num_lanczos_steps))

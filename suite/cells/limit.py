@@ -13,6 +13,7 @@ from suite.cells._context import Context
 from suite.cells._datasets import DataSpec
 from suite.cells._network import Network
 from suite.cells.spectrum import stored_measure, stored_network
+from suite.errors import UserError
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.measured import MeasuredLimit, coarse_to_fine
 from suite.limits.predict import Prediction, lanczos_delta_measure, predict
@@ -88,7 +89,12 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
 
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
     """Predict from the stored spectrum and runs from the removed weights; then prune and evaluate."""
-    network = stored_network(config.model, context, config.dtype).load()
+    if inputs["spectrum"].status != "ok":
+        raise UserError(
+            f"The spectrum has status {inputs['spectrum'].status!r}: a product was not finite. "
+            "Likely the weights diverged in training; lower the recipe's learning_rate."
+        )
+    network = stored_network(config.model, config.data, context, config.dtype).load()
     order = MagnitudeOrder.of(network.weights())
     tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
     operator = network.hessian(config.dtype)

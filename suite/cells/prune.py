@@ -45,7 +45,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     """Find the method's ticket, check its count, train it if the method says so, and measure it."""
     method = load("suite.pruning.methods", config.method, "method")
     options = validated(method.Options, config.options, f"options.{config.method}")
-    splits = training_splits(context.places["data"], context.device)
+    splits = training_splits(context.places["data"], config.data.sha256, context.device)
     problem = Problem.of(
         config.model, splits, initialisation=config.recipe.initialisation, seed=config.seed, device=context.device
     )
@@ -113,6 +113,9 @@ def _check_count(masks: Masks, config: Config) -> None:
 def _record(config: Config, inputs: Mapping[str, Record], problem: Problem, ticket: Ticket, history: History) -> Record:
     state = problem.state()
     metrics = trained_metrics(problem, history)
+    if config.num_keep == config.num_prunable:  # the dense reference itself, with the epochs of its own training
+        for name in ("test_accuracy_selected", "test_accuracy_oracle_best"):
+            metrics[name] = inputs["dense"].metrics[name]
     metrics["num_kept"] = Metric(num_kept(ticket.masks), "weights")
     metrics["sparsity"] = Metric(1 - config.num_keep / config.num_prunable)
     metrics["dense_test_accuracy"] = Metric(inputs["dense"].metrics["test_accuracy"].value, "1", "higher")

@@ -26,7 +26,7 @@ PRIORITY = 5
 
 
 class Options(Settings):
-    """network: the method whose dense reference is measured. LIMITS: 4 probes and 64 steps give 0.001 in sparsity."""
+    """network: the method whose dense reference is measured. On digits, 4 probes of 64 steps came within 0.005."""
 
     network: str = "lomp"
     num_probes: Annotated[int, Field(ge=1)] = 4
@@ -68,7 +68,7 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
     """Run all probes through the context's map and store their tridiagonals."""
     del inputs  # the workers load the network themselves, by path
-    source = stored_network(config.model, context, config.dtype)
+    source = stored_network(config.model, config.data, context, config.dtype)
     requests = [
         ProbeRequest(config.seed, index, config.distribution, config.num_lanczos_steps)
         for index in range(config.num_probes)
@@ -80,9 +80,10 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         progress=lambda done, total: context.progress(done / total, f"probe {done} of {total}"),
     )
     arrays = tridiagonal_arrays(results)
+    finite = all(result.tridiagonal.status != "nonfinite" for result in results)
     return Record(
-        status="ok" if all(result.tridiagonal.status != "nonfinite" for result in results) else "nonfinite",
-        metrics=_metrics(arrays),
+        status="ok" if finite else "nonfinite",
+        metrics=_metrics(arrays) if finite else {},
         arrays=arrays,
         cost={"matvecs": float(arrays["num_steps"].sum())},
         timings={
@@ -98,10 +99,10 @@ def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
     return {"spectra": [{"source": "slq"}]}
 
 
-def stored_network(model: ModelSpec, context: Context, dtype: str) -> StoredNetwork:
+def stored_network(model: ModelSpec, data: DataSpec, context: Context, dtype: str) -> StoredNetwork:
     """Return the source of the network in the input cell "dense"."""
     cell, path = context.input_paths["dense"]
-    return StoredNetwork(model, cell, path.parent.parent, context.places["data"], context.device, dtype)
+    return StoredNetwork(model, cell, path.parent.parent, context.places["data"], data.sha256, context.device, dtype)
 
 
 def tridiagonal_arrays(results: list[ProbeResult]) -> dict[str, np.ndarray]:
@@ -129,8 +130,6 @@ def stored_measure(arrays: Mapping[str, np.ndarray]) -> SpectralMeasure:
 
 
 def _metrics(arrays: Mapping[str, np.ndarray]) -> dict[str, Metric]:
-    if not arrays["num_steps"].all():
-        return {}
     measure = stored_measure(arrays)
     mean, error = measure.integrate(lambda nodes: nodes)
     nodes = [rule.nodes for rule in measure.quadratures]

@@ -39,7 +39,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Chromium; where it is missing the tests are skipped, except in CI, where that is a failure."""
-    executable = shutil.which("chromium")
+    names = ("chromium", "chromium-browser", "google-chrome")  # those that install-chromium looks for
+    executable = next((found for name in names if (found := shutil.which(name))), None)
     if executable is None:
         message = "chromium is not installed. Debian: apt install chromium."
         if os.environ.get("CI"):

@@ -92,10 +92,11 @@ def good_state() -> dict[str, torch.Tensor]:
     return {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
 
 
-def write_data(path: str, change: Callable[[np.ndarray], object] = lambda inputs: None) -> None:
+def write_data(path: str, nan_at: tuple[int, int] | None = None) -> None:
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((300, 4)).astype(np.float32)
-    change(inputs)
+    if nan_at:
+        inputs[nan_at] = np.nan
     with h5py.File(path, "w") as file:
         file["train/inputs"] = inputs
         file["train/targets"] = np.arange(300) % 3
@@ -192,12 +193,8 @@ def test_a_file_of_weights_that_is_none(name: str, mine: Path, refused: Refused)
     assert f"espalier: {name} " in refused("spectrum", *options(weights=name))
 
 
-def to_nan(inputs: np.ndarray) -> None:
-    inputs[7, 2] = np.nan
-
-
 def test_data_that_are_not_finite(mine: Path, refused: Refused) -> None:
-    write_data("bad.h5", to_nan)
+    write_data("bad.h5", nan_at=(7, 2))
     assert "bad.h5 has 1 values in train/inputs that are not finite" in refused("limit", *options(data="bad.h5"))
 
 

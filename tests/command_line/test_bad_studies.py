@@ -106,7 +106,8 @@ def test_a_task_file_that_is_none(small_study: Path, refused: Refused) -> None:
 def test_two_tasks_of_one_name(small_study: Path, refused: Refused) -> None:
     copied = small_study.with_name("copy.toml")
     copied.write_text(small_study.with_name("task.toml").read_text())
-    line = refused("run", small_study, "--set", 'tasks=["task.toml", "copy.toml"]')
+    small_study.write_text(small_study.read_text().replace('["task.toml"]', '["task.toml", "copy.toml"]'))
+    line = refused("run", small_study)
     assert "two tasks are named 'tiny'. Give each its own name." in line
 
 

@@ -34,11 +34,11 @@ class Block(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.embed = nn.Linear(8, 8)
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, dropout=0.1)
-        self.norms = nn.ModuleList([nn.LayerNorm(8), nn.LayerNorm(8)])
-        self.mix = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Dropout(0.1), nn.Linear(16, 8))
-        self.head = nn.Linear(8, 10)
+        self.embed = nn.Linear(8, 4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True, dropout=0.1)
+        self.norms = nn.ModuleList([nn.LayerNorm(4), nn.LayerNorm(4)])
+        self.mix = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(0.1), nn.Linear(8, 4))
+        self.head = nn.Linear(4, 10)
 
     def forward(self, images):
         tokens = self.embed(images.squeeze(1))
@@ -50,7 +50,7 @@ class Block(nn.Module):
 def transformer():
     return Block()
 """
-NUM_PRUNABLE = {"convolutional": 4 * 9 + 36 * 10, "transformer": 8 * 8 + 3 * 8 * 8 + 8 * 8 + 2 * 8 * 16 + 8 * 10}
+NUM_PRUNABLE = {"convolutional": 4 * 9 + 36 * 10, "transformer": 8 * 4 + 3 * 4 * 4 + 4 * 4 + 2 * 4 * 8 + 4 * 10}
 
 
 def trained(build: Callable[[], nn.Module], inputs: torch.Tensor, targets: torch.Tensor) -> nn.Module:
@@ -60,7 +60,7 @@ def trained(build: Callable[[], nn.Module], inputs: torch.Tensor, targets: torch
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(100):
         optimiser.zero_grad()
-        nn.functional.cross_entropy(model(inputs), targets).backward()
+        nn.functional.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return model
 
@@ -71,13 +71,13 @@ def own(working_folder: Path) -> Path:
     from sklearn.datasets import load_digits
 
     images, targets = load_digits(return_X_y=True)
-    images, targets = images[:200].reshape(-1, 1, 8, 8), targets[:200]
+    images, targets = images[:150].reshape(-1, 1, 8, 8), targets[:150]
     with h5py.File("mine.h5", "w") as file:
         file["train/inputs"] = images.astype(np.float32) / 16
         file["train/targets"] = targets
     (working_folder / "mynets.py").write_text(NETWORKS)
     space: dict[str, Any] = {}
-    exec(NETWORKS, space)  # noqa: S102  the user's training imports the module in a process of its own
+    exec(NETWORKS, space)  # not imported: the command shall be the first to do so
     for name in NUM_PRUNABLE:
         model = trained(space[name], torch.tensor(images / 16, dtype=torch.float32), torch.tensor(targets))
         torch.save(model.state_dict(), f"{name}.pt")
@@ -100,9 +100,9 @@ def exact_limits(name: str, tolerance_nats: float) -> dict[str, float]:
     return {each.limit: each.estimate.sparsity_limit for each in found if each.tolerance_factor == 1}
 
 
-@pytest.mark.parametrize("name", sorted(NUM_PRUNABLE))
+@pytest.mark.parametrize("name", ["convolutional", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_limits_agree_with_the_whole_hessian(name: str, own: Path, espalier: Espalier) -> None:
-    arguments = options(name, "--probes", 16, "--json", "limit.json")
+    arguments = options(name, "--steps", 120, "--json", "limit.json")
     answer = espalier("limit", *arguments)
     assert answer.code == 0, answer.err
     values = json.loads((own / "limit.json").read_text())
@@ -123,7 +123,6 @@ def test_limits_agree_with_the_whole_hessian(name: str, own: Path, espalier: Esp
     assert (values["num_prunable_weights"], values["restarts"]) == (NUM_PRUNABLE[name], 0)
     assert values["command"] == f"espalier limit {' '.join(map(str, arguments))}"
     assert 0 < values["loss_tolerance_nats"] < 1
-    print(values, exact_limits(name, values["loss_tolerance_nats"]))
     for limit, exact in exact_limits(name, values["loss_tolerance_nats"]).items():
         assert values[limit]["sparsity_limit"] == pytest.approx(exact, abs=0.02), limit
         assert f"{limit}: sparsity_limit {values[limit]['sparsity_limit']:.4f}" in answer.out

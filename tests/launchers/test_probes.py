@@ -110,6 +110,7 @@ def network(inline_run: Any, small_plan: Plan) -> StoredNetwork:
         spectrum.inputs["dense"],
         inline_run.folder,
         Path(spectrum.places["data"]),
+        spectrum.config["data"]["sha256"],
         "cpu",
     )
 

@@ -114,7 +114,7 @@ def child() -> Iterator[Child]:
 def assert_nothing_is_left(child: Child, gone: Gone) -> None:
     assert len(child.pids) >= 3  # at least gcs_server, raylet and a worker: the list was taken while they ran
     assert gone(child.pids)
-    assert list(child.temporary.iterdir()) == []
+    assert list(child.temporary.glob("esp-*")) == []
     assert not (child.home / ".ray").exists()
 
 
@@ -157,6 +157,16 @@ def test_a_killed_driver_takes_its_cluster_with_it(child: Child, gone: Gone) -> 
     for pid in agents:  # two small helpers of Ray wait a minute for a cluster that is gone, then end themselves
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_sessions_follow_each_other_and_keep_the_process_as_it_was() -> None:
+    before, on_terminate = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    for number in range(2):  # the second has a token of its own, which Ray would rather not read
+        with ray_session(1, 0) as ray:
+            assert ray.get(ray.remote(num_cpus=1)(abs).remote(-number), timeout=120) == number
+            assert signal.getsignal(signal.SIGTERM) == on_terminate
+    assert dict(os.environ) == before
 
 
 def test_without_ray_the_repair_is_named_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

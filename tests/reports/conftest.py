@@ -100,6 +100,9 @@ def _fill(file: h5py.File, study: Study, rows: Any, limits: Any, spectra: Any, c
     frozen |= {"sparsities": list(study.sparsities), "seeds": list(study.seeds)}
     frozen |= {"analyses": ["spectrum", "limit"] if study.analyses else []}
     write_text(file, "study", json.dumps(frozen))
+    fields = ("task", "method", "label", "seed", "sparsity", "requested")
+    planned = [{field: row[field] for field in fields} for row in rows]
+    write_text(file, "planned", json.dumps({"rows": planned}, default=lambda number: number.item()))
     for table, records in (("rows", rows), ("limits", limits), ("spectra", spectra)):
         if records:
             _write_table(file.create_group(f"table/{table}"), records)

@@ -137,7 +137,7 @@ def test_a_method_without_any_result_and_analyses_without_any_are_missing(result
         spectra=results.spectra[:0],
     )
     missing = answer(results, "mlp-digits").missing
-    assert missing[0].startswith("imp: 5 of 5 results are missing (80% seed 0, ")
+    assert missing[0].startswith("IMP: 5 of 5 results are missing (80% seed 0, ")
     assert missing[1] == "The analyses that the study asks for have no result yet."
 
 

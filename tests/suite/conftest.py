@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from data import read_dataset
 from suite.attempt import attempt
 from suite.cells._context import silent
 from suite.cells._datasets import training_splits
@@ -90,7 +91,11 @@ def make_search(tiny_data: Path, recipe: Callable[..., Recipe]) -> Callable[...,
 
     def make(num_keep: int = 20, *, seed: int = 0, epochs: int = 3, **changes: Any) -> Search:
         problem = Problem.of(
-            SPEC, training_splits(tiny_data, "cpu"), initialisation="signed_constant", seed=seed, device="cpu"
+            SPEC,
+            training_splits(tiny_data, read_dataset(tiny_data).sha256, "cpu"),
+            initialisation="signed_constant",
+            seed=seed,
+            device="cpu",
         )
         draw = torch.Generator().manual_seed(7)
 

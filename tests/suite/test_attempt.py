@@ -1,5 +1,6 @@
 """One try at one cell. The cells of a tiny study are real; what goes wrong is put into the module of their kind."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.hdf5 import open_sealed, read_text
 from suite.attempt import attempt
 from suite.errors import UserError
 from suite.plan import Cell, Plan, make_plan
@@ -70,7 +72,8 @@ def test_the_record_says_where_and_how_long(plan: Plan, store: Store) -> None:
     record = store.load(dense(plan).id)
     assert record.timings["wall_s"] > 0
     assert record.environment["threads"] == 1
-    assert store.config(dense(plan).id) == dense(plan).config
+    with open_sealed(store.path(dense(plan).id)) as file:
+        assert json.loads(read_text(file, "config")) == dense(plan).config
 
 
 def test_the_same_cell_twice_is_the_same_but_for_time_and_place(plan: Plan, tmp_path: Path) -> None:

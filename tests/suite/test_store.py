@@ -1,3 +1,4 @@
+import json
 import os
 import stat
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.hdf5 import FileRefused
+from data.hdf5 import FileRefused, open_sealed, read_text
 from suite.errors import UserError
 from suite.record import Metric, Record
 from suite.store import CellId, Store
@@ -33,7 +34,8 @@ def test_what_is_committed_is_there(store: Store) -> None:
     assert store.commit(CELL, RECORD, {"seed": 3}) == store.path(CELL)
     assert store.is_committed(CELL)
     assert store.load(CELL).metrics == RECORD.metrics
-    assert store.config(CELL) == {"seed": 3}
+    with open_sealed(store.path(CELL)) as file:
+        assert json.loads(read_text(file, "config")) == {"seed": 3}
 
 
 def test_equal_records_make_equal_files(store: Store) -> None:

@@ -23,7 +23,7 @@ PRUNES = True
 
 
 class Options(Settings):
-    """fine_tune: "both" reports two rows. fine_tune_epochs: None trains as long as the task's plain recipe."""
+    """Whether to train on after pruning, and for how long; None trains as long as the task's plain recipe."""
 
     fine_tune: bool | None = None  # None: both, as two rows
     fine_tune_epochs: Annotated[int, Field(ge=1)] | None = None

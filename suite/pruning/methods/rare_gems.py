@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from suite.errors import UserError
 from suite.problem import Problem
 from suite.pruning.contract import Search, Ticket
 from suite.pruning.masks import keep_top_globally, masked, split_like
@@ -96,6 +97,8 @@ def find_ticket(search: Search, options: Options) -> Ticket:
     data = {"train": problem.splits["train"]}
     history = train(scored, data, recipe, search.seed, hooks=hooks, progress=search.progress)
     problem.model.requires_grad_(True)
+    if history.status != "ok":
+        raise UserError("The search's loss left the finite numbers. Lower options.rare_gems.score_learning_rate.")
     masks = {name: mask.cpu() for name, mask in split_like(scored.active, scored.weights).items()}
     return Ticket(
         masks,

@@ -31,7 +31,7 @@ def test_a_data_set_that_is_not_there(tmp_path: Path) -> None:
 
 def test_splits_are_tensors_of_the_stored_numbers(tiny_data: Path) -> None:
     dataset = read_dataset(tiny_data)
-    splits = training_splits(tiny_data, "cpu")
+    splits = training_splits(tiny_data, read_dataset(tiny_data).sha256, "cpu")
     assert {name: len(targets) for name, (_, targets) in splits.items()} == {"train": 160, "validation": 40, "test": 50}
     for name, (inputs, targets) in splits.items():
         assert np.array_equal(inputs.numpy(), dataset.splits[name].inputs)
@@ -44,4 +44,4 @@ def test_training_needs_all_three_splits(tmp_path: Path) -> None:
     split = StoredSplit(np.zeros((4, 6), np.float32), np.arange(4) % 3)
     write_dataset(path, {"train": split, "test": split}, {"classes": 3, "source": "", "licence": ""})
     with pytest.raises(UserError, match=r"two\.h5 has no split 'validation'\. Expected: train, validation and test"):
-        training_splits(path, "cpu")
+        training_splits(path, read_dataset(path).sha256, "cpu")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from data import read_dataset
 from suite.cells._context import Context
 from suite.cells._datasets import training_splits
 from suite.cells.dense import Config, run, trained_metrics
@@ -31,7 +32,7 @@ def run_again(cell: Cell, data: Path, **changes: Any) -> Record:
 
 
 def test_the_metrics_are_those_of_the_stored_weights(committed: Any, plain: Cell, tiny_data: Path) -> None:
-    record, splits = committed.record(plain), training_splits(tiny_data, "cpu")
+    record, splits = committed.record(plain), training_splits(tiny_data, read_dataset(tiny_data).sha256, "cpu")
     config = Config.model_validate(plain.config, strict=False)
     problem = Problem.of(config.model, splits, initialisation="as_built", seed=9, device="cpu")
     problem.load(as_state(record.arrays_under("weights")))
@@ -59,7 +60,7 @@ def test_epochs_are_chosen_on_validation_and_the_oracle_says_its_name(committed:
 def test_the_first_epoch_of_best_validation_is_chosen_whatever_the_test_set_says(
     committed: Any, plain: Cell, tiny_data: Path
 ) -> None:
-    splits = training_splits(tiny_data, "cpu")
+    splits = training_splits(tiny_data, read_dataset(tiny_data).sha256, "cpu")
     config = Config.model_validate(plain.config, strict=False)
     problem = Problem.of(config.model, splits, initialisation="as_built", seed=9, device="cpu")
     curves = {"validation_accuracy": [0.1, 0.8, 0.8, 0.3], "test_accuracy": [0.9, 0.4, 0.5, 0.6]}

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
+from data import read_dataset
 from suite.cells._datasets import training_splits
 from suite.cells.dense_hessian import Config, tables
 from suite.network import build_model
@@ -25,7 +26,7 @@ def hessian(committed: Any, cell: Cell, data: Path) -> Tensor:
     model = build_model(Config.model_validate(cell.config, strict=False).model)
     state = committed.store.load(cell.inputs["dense"]).arrays_under("weights")
     fixed = {name: torch.from_numpy(array).double() for name, array in state.items()}
-    inputs, targets = training_splits(data, "cpu")["train"]
+    inputs, targets = training_splits(data, read_dataset(data).sha256, "cpu")["train"]
 
     def loss(vector: Tensor) -> Tensor:
         weights = {"1.weight": vector[:48].view(8, 6), "3.weight": vector[48:].view(3, 8)}

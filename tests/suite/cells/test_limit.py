@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from data import read_dataset
 from suite.cells._datasets import training_splits
 from suite.cells.limit import Config, tables
 from suite.limits.removal import MagnitudeOrder
@@ -50,7 +51,7 @@ def test_measured_limits_are_the_largest_that_meet_their_criterion(committed: An
 
 
 def test_one_shot_pruning_is_the_plain_removal_of_the_smallest(committed: Any, cell: Cell, tiny_data: Path) -> None:
-    record, splits = committed.record(cell), training_splits(tiny_data, "cpu")
+    record, splits = committed.record(cell), training_splits(tiny_data, read_dataset(tiny_data).sha256, "cpu")
     state = as_state(committed.store.load(cell.inputs["dense"]).arrays_under("weights"))
     model = build_model(Config.model_validate(cell.config, strict=False).model)
     weights = torch.cat([state[name].flatten() for name in ("1.weight", "3.weight")]).double().numpy()
@@ -97,7 +98,7 @@ def test_the_rows_of_the_report(committed: Any, cell: Cell) -> None:
 
 
 def test_the_tolerance_is_the_spread_of_batch_losses(committed: Any, cell: Cell, tiny_data: Path) -> None:
-    inputs, targets = training_splits(tiny_data, "cpu")["train"]
+    inputs, targets = training_splits(tiny_data, read_dataset(tiny_data).sha256, "cpu")["train"]
     model = build_model(Config.model_validate(cell.config, strict=False).model)
     model.load_state_dict(as_state(committed.store.load(cell.inputs["dense"]).arrays_under("weights")))
     batches = [evaluate(model, inputs[part], targets[part]).loss for part in (slice(0, 128), slice(128, None))]

@@ -1,6 +1,7 @@
 """Networks loaded by path. What a user's own network can get wrong is in tests/suite/test_measure.py."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from data import read_dataset
 from data.hdf5 import FileRefused
 from suite.cells._network import Network, StoredNetwork
 from suite.cells.dense import Config
@@ -23,7 +25,9 @@ def dense(committed: Any) -> Any:
 @pytest.fixture
 def source(committed: Any, dense: Cell, tiny_data: Path) -> StoredNetwork:
     model = Config.model_validate(dense.config, strict=False).model
-    return StoredNetwork(model, dense.id, committed.store.folder, tiny_data, "cpu", "float64")
+    return StoredNetwork(
+        model, dense.id, committed.store.folder, tiny_data, read_dataset(tiny_data).sha256, "cpu", "float64"
+    )
 
 
 def test_it_is_the_committed_network(committed: Any, dense: Cell, source: StoredNetwork) -> None:
@@ -51,7 +55,9 @@ def test_the_hessian_does_not_depend_on_how_examples_are_batched(
 
 
 def test_a_network_that_is_not_committed(source: StoredNetwork) -> None:
-    missing = StoredNetwork(source.model, CellId("dense", "0" * 64), source.folder, source.data, "cpu")
+    missing = StoredNetwork(
+        source.model, CellId("dense", "0" * 64), source.folder, source.data, source.data_sha256, "cpu"
+    )
     with pytest.raises(FileRefused, match=r"dense-0000000000000000\.h5 does not exist"):
         missing.load()
 
@@ -65,3 +71,8 @@ def test_the_tolerance_is_the_spread_of_batches_of_128(source: StoredNetwork) ->
     assert network.loss_tolerance_nats() == pytest.approx(expected, rel=1e-9)
     bigger = Network(network.model, {"train": (inputs[:128].repeat(3, 1), targets[:128].repeat(3))})
     assert bigger.loss_tolerance_nats() == pytest.approx(0, abs=1e-12)  # three equal batches
+
+
+def test_data_that_changed_after_planning_are_refused(source: StoredNetwork) -> None:
+    with pytest.raises(FileRefused, match="has changed since the study was planned"):
+        replace(source, data_sha256="0" * 64).load()
