@@ -263,12 +263,10 @@ def _write_report(folder: Path, console: Console) -> None:
 
 
 def _source(model: str, weights: Path, data: Path, dtype: str) -> "UserNetwork":
-    import torch
-
     from suite.cells._network import DTYPES, UserNetwork
+    from suite.environment import best_device
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return UserNetwork(model, weights, data, device, _one_of("--dtype", dtype, DTYPES))
+    return UserNetwork(model, weights, data, best_device(), _one_of("--dtype", dtype, DTYPES))
 
 
 @contextmanager

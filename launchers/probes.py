@@ -16,6 +16,7 @@ import torch
 from launchers._ray_session import ray_session
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, inline_map, run_probe
+from suite.environment import best_device
 
 log = logging.getLogger(__name__)
 MAX_RESTARTS = 3  # per probe, and for an actor that dies before its first; whoever kills four actors is at fault itself
@@ -27,6 +28,7 @@ class ProbeWorker:
     def __init__(self, source: OperatorSource, threads: int) -> None:
         """Keep the source: what its building raises is an error of `ready`, not the loss of an actor."""
         torch.set_num_threads(threads)
+        best_device()  # as exact as the process that planned it
         self.source = source
 
     def ready(self) -> None:

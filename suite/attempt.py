@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from data.hdf5 import FileRefused
 from suite.cells._context import Context
 from suite.curvature.slq import ProbeMap, inline_map
-from suite.environment import environment
+from suite.environment import best_device, environment
 from suite.errors import STORAGE_ERRORS, UserError
 from suite.extensions import load
 from suite.plan import Cell
@@ -87,7 +87,7 @@ def _run_and_commit(
 ) -> None:
     module = load("suite.cells", cell.id.kind, "kind of cell")
     start = time.monotonic()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     context = Context(
         places={name: Path(place) for name, place in cell.places.items()},
         input_paths={role: (cell_id, store.path(cell_id)) for role, cell_id in cell.inputs.items()},
