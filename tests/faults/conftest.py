@@ -147,7 +147,7 @@ def results() -> Callable[[Path], dict[str, Any]]:
             with open_sealed(path) as file:
                 record = read_record(file)
             arrays = {name: array.tobytes() for name, array in (record.curves | record.arrays).items()}
-            found[path.name] = (record.status, record.metrics, record.cost, arrays)
+            found[path.name] = (record.status, repr(sorted(record.metrics.items())), record.cost, arrays)
         return found
 
     return read
