@@ -43,6 +43,7 @@ def locate(name_or_path: str) -> Located:
     except data.UnknownDataset as error:
         raise UserError(f"{error} Or give the path of an .h5 file.") from None
     dataset = read_dataset(path)
+    _check_splits(dataset, path)
     spec = DataSpec(name=path.stem, sha256=dataset.sha256)
     return Located(spec, path, dataset.input_shape, dataset.num_classes, len(dataset.splits["train"].targets))
 
@@ -73,10 +74,14 @@ def training_splits(path: Path, sha256: str, device: str) -> dict[str, tuple[Ten
     Raises:
         UserError: one is missing.
     """
-    splits = splits_on(verified_dataset(path, sha256), device)
+    dataset = verified_dataset(path, sha256)
+    _check_splits(dataset, path)
+    return splits_on(dataset, device)
+
+
+def _check_splits(dataset: Dataset, path: Path) -> None:
     for name in ("train", "validation", "test"):
-        if name not in splits:
+        if name not in dataset.splits:
             raise UserError(
                 f"{path} has no split '{name}'. Expected: train, validation and test, each with inputs and targets."
             )
-    return splits
