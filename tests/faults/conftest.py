@@ -167,7 +167,8 @@ def stamps() -> Callable[[Path], dict[str, tuple[int, int]]]:
     """Return name -> (inode, time of change) of every committed cell: the same before and after, if left alone."""
 
     def read(folder: Path) -> dict[str, tuple[int, int]]:
-        files = {path.name: path.stat() for path in (folder / "cells").glob("*.h5")}
+        committed = [path for path in (folder / "cells").glob("*.h5") if not path.name.startswith(".")]
+        files = {path.name: path.stat() for path in committed}
         return {name: (status.st_ino, status.st_mtime_ns) for name, status in files.items()}
 
     return read
