@@ -49,6 +49,7 @@ def test_an_interrupt_ends_in_one_line_and_leaves_nothing_running(
         verify_seal(path)
 
 
+@pytest.mark.slow
 def test_no_running_cluster_is_joined_and_no_token_is_left_at_home(
     drive: Callable[..., Any], place: Path, undisturbed: dict[str, Any], results: Callable[..., Any]
 ) -> None:
