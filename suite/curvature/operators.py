@@ -113,6 +113,8 @@ class HessianOperator(CountedOperator):
         batches: a fixed pass: pairs of inputs (batch, ...) and class indices (batch,); sizes may differ. Read once
             here and once per product.
         dtype: type of the arithmetic; floating inputs, parameters and buffers are converted.
+        num_examples: what the sum of losses is divided by; None: the examples of all batches. Give it when these
+            batches are one shard of the data, whose products add up over the shards.
 
     Raises:
         ValueError: a name is unknown or repeated, there is no example, the logits carry no gradient to the weights,
@@ -130,6 +132,8 @@ class HessianOperator(CountedOperator):
         names: Sequence[str],
         batches: Sequence[tuple[Tensor, Tensor]],
         dtype: torch.dtype = torch.float32,
+        *,
+        num_examples: int | None = None,
     ) -> None:
         parameters = dict(model.named_parameters())
         _check_names(names, parameters)
@@ -140,9 +144,12 @@ class HessianOperator(CountedOperator):
         self._fixed = {name: _converted(value, dtype) for name, value in state.items() if name not in self._names}
         self._weights = tuple(_converted(parameters[name], dtype).requires_grad_() for name in self._names)
         super().__init__(sum(weight.numel() for weight in self._weights), dtype, self._weights[0].device)
-        self.num_examples = sum(len(targets) for _, targets in batches)
-        if self.num_examples == 0:
-            raise ValueError("batches hold 0 examples. Expected: at least 1.")
+        num_here = sum(len(targets) for _, targets in batches)
+        self.num_examples = num_here if num_examples is None else num_examples
+        if num_here == 0 or self.num_examples < num_here:
+            raise ValueError(
+                f"batches hold {num_here} of {self.num_examples} examples. Expected: at least 1, at most all."
+            )
         few_inputs = next(inputs for inputs, _ in batches if len(inputs))[:2]
         refuse_nondeterministic(model, lambda: self._logits(few_inputs))
         with torch.enable_grad():

@@ -47,6 +47,23 @@ def test_split_into_batches_changes_nothing(network, size):
     torch.testing.assert_close(other.matmat(vectors), network.operator().matmat(vectors), rtol=1e-11, atol=1e-13)
 
 
+def test_shards_of_the_data_add_up_to_the_whole(network):
+    inputs = torch.cat([inputs for inputs, _ in network.batches])
+    targets = torch.cat([targets for _, targets in network.batches])
+    vectors = _vectors(network.operator().dim, 2)
+    summed = torch.zeros_like(vectors)
+    for part in (slice(0, 5), slice(5, None)):
+        batches = [(inputs[part], targets[part])]
+        shard = HessianOperator(network.model, network.names, batches, torch.float64, num_examples=len(targets))
+        summed += shard.matmat(vectors)
+    torch.testing.assert_close(summed, network.operator().matmat(vectors), rtol=1e-11, atol=1e-13)
+
+
+def test_a_shard_larger_than_the_whole_is_refused(network):
+    with pytest.raises(ValueError, match="at most all"):
+        HessianOperator(network.model, network.names, network.batches, num_examples=1)
+
+
 def test_float32_is_within_rounding(network):
     exact, single = network.operator(), network.operator(torch.float32)
     vectors = _vectors(exact.dim, 2)
