@@ -38,3 +38,9 @@ def bad_input(error: BaseException) -> str | None:
         repair = "Give a folder of your own with free space; what is committed stays."
         return f"{error.filename or 'the disk'}: {error.strerror}. {repair}"
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, without its full stop; its type when it says nothing."""
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:200].rstrip(".")

@@ -1,7 +1,6 @@
 """Networks by name: building, initialising, and the prunable weights of any torch module."""
 
 import hashlib
-import importlib
 import math
 import sys
 from collections.abc import Mapping
@@ -12,8 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from suite.errors import UserError
+from suite.errors import UserError, first_line
 from suite.extensions import load
+from suite.reference import import_function
 from suite.seeds import derived_seed, generator
 from suite.strict import Settings, validated
 
@@ -37,7 +37,7 @@ def model_spec(name: str, options: Mapping[str, Any], input_shape: tuple[int, ..
         UserError: an unknown name, an option that does not exist, a function that cannot be imported.
     """
     if ":" in name:
-        version, checked = _source_version(_import_function(name)), dict(options)
+        version, checked = _source_version(import_function(name)), dict(options)
     else:
         module = load("suite.models", name, "model")
         version = module.VERSION
@@ -63,7 +63,7 @@ def build_user_model(reference: str, options: Mapping[str, Any] | None = None) -
     Raises:
         UserError: it cannot be imported or called, or returns something else.
     """
-    function = _import_function(reference)
+    function = import_function(reference)
     try:
         model = function(**(options or {}))
     except Exception as error:  # whatever the user's code raises is the user's to mend
@@ -101,13 +101,51 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def num_prunable(spec: ModelSpec) -> int:
-    """Return the number of prunable weights without allocating them where the model allows it."""
+    """Return the number of prunable weights, without allocating them where the model allows it.
+
+    Raises:
+        UserError: the model does not take inputs of the data's shape, or has fewer logits than there are classes.
+    """
+    if ":" in spec.name:  # a user's code may compute with its tensors
+        return _num_checked(build_model(spec), spec, "cpu")
+    with torch.device("meta"):
+        return _num_checked(build_model(spec), spec, "meta")
+
+
+def _num_checked(model: nn.Module, spec: ModelSpec, device: str) -> int:
+    prunable = prunable_weights(model)
+    check_logits(model, torch.zeros((2, *spec.input_shape), device=device), spec.num_classes, spec.name)
+    return sum(weight.numel() for weight in prunable.values())
+
+
+def check_logits(model: nn.Module, inputs: Tensor, num_classes: int, name: str) -> None:
+    """Try a network, in eval mode, on a few examples.
+
+    Args:
+        model: left in the mode it was in.
+        inputs: shape (n, *shape), of the data.
+        num_classes: of the data.
+        name: how the user named the model.
+
+    Raises:
+        UserError: it does not take the inputs, or returns something else than logits (n, at least num_classes).
+    """
+    was_training, shape = model.training, tuple(inputs.shape[1:])
     try:
-        with torch.device("meta"):
-            model = build_model(spec)
-    except (NotImplementedError, RuntimeError, UserError):  # a user's constructor may compute with its tensors
-        model = build_model(spec)
-    return sum(weight.numel() for weight in prunable_weights(model).values())
+        with torch.no_grad():
+            logits = model.eval()(inputs)
+    except Exception as error:  # whatever the user's forward raises is the user's to mend
+        raise UserError(
+            f"{name} does not take inputs of shape {shape}: {first_line(error)}. Mend the model."
+        ) from error
+    finally:
+        model.train(was_training)
+    if not isinstance(logits, Tensor) or logits.shape[:-1] != inputs.shape[:1] or logits.shape[-1] < num_classes:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(
+            f"{name} returned {got} for {len(inputs)} inputs. Expected: logits ({len(inputs)}, classes) for at least "
+            f"{num_classes} classes."
+        )
 
 
 def initialise(model: nn.Module, preset: str, seed: int) -> None:
@@ -136,29 +174,6 @@ def initialise(model: nn.Module, preset: str, seed: int) -> None:
                 module.reset_parameters()
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load a state dict into the model.
-
-    Raises:
-        UserError: names or shapes do not fit, or a value is NaN or infinite; the first offender is named.
-    """
-    expected = model.state_dict()
-    missing = [name for name in expected if name not in state]
-    surplus = [name for name in state if name not in expected]
-    if missing or surplus:
-        what = f"lacks '{missing[0]}'" if missing else f"has '{surplus[0]}', which the model has not"
-        raise UserError(f"{origin} does not fit the model: it {what}. Expected: the model's own state_dict().")
-    for name, value in state.items():
-        if not isinstance(value, Tensor) or value.shape != expected[name].shape:
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(
-                f"{origin} does not fit the model: '{name}' is {shape}, the model's is {tuple(expected[name].shape)}."
-            )
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(f"{origin}: '{name}' holds NaN or infinite values. Give the weights of a finite network.")
-    model.load_state_dict(dict(state))
-
-
 def _source_version(function: Any) -> int:
     """Return the version of a user's model: its module's VERSION, else a number that changes with the module's text."""
     module = sys.modules.get(function.__module__)
@@ -167,20 +182,3 @@ def _source_version(function: Any) -> int:
     path = getattr(module, "__file__", None)
     text = Path(path).read_bytes() if path else repr(function).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
-
-
-def _import_function(reference: str) -> Any:
-    """Import module:function, looking first in the working directory."""
-    module_name, _, function_name = reference.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:
-        raise UserError(
-            f"{reference!r} cannot be imported: {type(error).__name__}: {error}. "
-            "Expected: MODULE:FUNCTION, importable from the working directory or the environment."
-        ) from error
-    if not callable(function):
-        raise UserError(f"{reference!r} is not a function. Expected: a function that returns a torch.nn.Module.")
-    return function

@@ -73,7 +73,8 @@ def _first_violation(model: type[BaseModel], error: ValidationError) -> str:
         value = "" if isinstance(first["input"], dict) and first["type"] == "value_error" else f" = {first['input']!r}"
         line = f"{key}{value}: {message}" if key else message
         line += "" if line.endswith(("?", ".")) else "."
-    more = f" ({len(problems) - 1} more after this one.)" if len(problems) > 1 else ""
+    others = len({problem["loc"] for problem in problems}) - 1
+    more = f" ({others} more after this one.)" if others else ""
     return line + more
 
 

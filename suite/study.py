@@ -161,9 +161,9 @@ def _from_working_folder(keys: list[str], value: Any) -> tuple[list[str], Any]:
 def _parse_override(text: str) -> tuple[list[str], Any]:
     """Split "a.b=value"; the value is TOML, and text when it is not."""
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set {text!r} has no '='. Expected: KEY=VALUE, for example --set training.epochs=1.")
     keys = key.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set {text!r} is no KEY=VALUE. Expected: for example --set training.epochs=1.")
     known = (*Study.model_fields, *Task.model_fields)
     if keys[0] not in known:
         raise unknown("setting", keys[0], known, "the first part of --set KEY=VALUE")

@@ -1,20 +1,20 @@
 """Trained networks by path: what an SLQ worker, an analysis and the command line load, each in its own process."""
 
-import pickle  # for its error alone
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data._dataset import read_dataset
 from suite.cells._datasets import splits_on, verified_dataset
 from suite.curvature.operators import HessianOperator, flatten_weights
 from suite.errors import UserError
 from suite.limits.tolerance import BATCH_SIZE, batch_loss_std
-from suite.network import ModelSpec, build_model, build_user_model, load_state, prunable_weights
+from suite.network import ModelSpec, build_model, build_user_model, check_logits, prunable_weights
 from suite.problem import Splits, as_state, evaluate
+from suite.state_dict import load_state, read_state
 from suite.store import CellId, Store
 
 EXAMPLES_PER_BATCH = 2048  # of one Hessian-vector product; bounds memory only
@@ -105,54 +105,10 @@ class UserNetwork:
         prunable_weights(model)
         load_state(model, read_state(self.weights), str(self.weights))
         network = Network(model.to(self.device).eval(), splits_on(read_dataset(self.data), self.device))
-        self._check(network)
+        inputs, targets = network.splits["train"]
+        check_logits(network.model, inputs[:2], int(targets.max()) + 1, self.reference)
         return network
 
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split."""
         return self.load().hessian(self.dtype)
-
-    def _check(self, network: Network) -> None:
-        inputs, targets = network.splits["train"]
-        try:
-            with torch.no_grad():
-                logits = network.model(inputs[:2])
-        except Exception as error:  # whatever the user's forward raises is the user's to mend
-            shape = tuple(inputs.shape[1:])
-            raise UserError(f"{self.reference} does not take inputs of shape {shape}: {_first_line(error)}.") from error
-        num_classes = int(targets.max()) + 1
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < num_classes:
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UserError(
-                f"{self.reference} returned {got} for 2 inputs. Expected: logits (2, classes) for at least "
-                f"{num_classes} classes."
-            )
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict with weights_only=True: nothing in the file is ever executed.
-
-    Raises:
-        UserError: the file is missing, not a torch file, or holds something else than named tensors.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist. Expected: a file from torch.save(model.state_dict(), PATH).") from None
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} cannot be read as weights: it is no torch file, or holds more than tensors, and objects are never "
-            "unpickled. Expected: torch.save(model.state_dict(), PATH)."
-        ) from error
-    except Exception as error:  # torch raises many types for a damaged or hostile file
-        raise UserError(
-            f"{path} cannot be read as weights: {_first_line(error)}. Expected: torch.save(model.state_dict(), PATH)."
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict. Expected: torch.save(model.state_dict(), PATH).")
-    return state
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200].rstrip(".")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-import espalier as command_line
+from espalier import command_line
 
 
 class Answer(NamedTuple):

@@ -16,7 +16,7 @@ SETTINGS = [
     ('data="digit"', "No data set named 'digit'. Did you mean 'digits'?"),
     ('data="/nowhere/mine.h5"', "/nowhere/mine.h5 does not exist. Expected: an HDF5 file."),
     ('model="mpl"', "No model named 'mpl'. Did you mean 'mlp'?"),
-    ('model="nowhere_to_be_found:build"', "'nowhere_to_be_found:build' cannot be imported: ModuleNotFoundError"),
+    ('model="nowhere_to_be_found:build"', "there is no module 'nowhere_to_be_found'"),
     ("model_options.hiden=[8]", "unknown key 'hiden'. Did you mean 'hidden'?"),
     ("trainin.epochs=1", "No setting named 'trainin'. Did you mean 'training'?"),
     ("training.epoch=1", "unknown key 'training.epoch'. Did you mean 'epochs'?"),
@@ -24,7 +24,9 @@ SETTINGS = [
     ("training.epochs=0", "training.epochs = 0: Input should be greater than or equal to 1."),
     ("training.learning_rate=nan", "training.learning_rate"),
     ("training.epochs.x=1", "'epochs' is a value, not a table."),
-    ("training.epochs", "--set 'training.epochs' has no '='. Expected: KEY=VALUE"),
+    ("training.epochs", "--set 'training.epochs' is no KEY=VALUE. Expected: for example"),
+    ("=3", "--set '=3' is no KEY=VALUE."),
+    ("training..epochs=3", "--set 'training..epochs=3' is no KEY=VALUE."),
     ("recipes.lomp.l2=1", "unknown key 'l2'."),
     ("options.imp.rewind_steps=5", "options.imp: unknown key 'rewind_steps'. Did you mean 'rewind_step'?"),
     ("options.imp.rewind_step=15", "rewind_step = 15 is past the end of training on task tiny. Expected: below its 15"),
@@ -119,3 +121,29 @@ def test_a_folder_below_a_file(small_study: Path, working_folder: Path, refused:
 def test_a_folder_that_is_a_file(small_study: Path, working_folder: Path, refused: Refused) -> None:
     (working_folder / "file").write_text("")
     assert "file cannot be written: " in refused("run", small_study, "--out", "file")
+
+
+WIDE = """
+from torch import nn
+
+def build():
+    return nn.Linear(7, 3)
+
+def two_classes():
+    return nn.Linear(6, 2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("build", "wide:build does not take inputs of shape (6,): mat1 and mat2 shapes cannot be multiplied"),
+        ("two_classes", "wide:two_classes returned (2, 2) for 2 inputs. Expected: logits (2, classes) for at least 3"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_data_is_told_before_anything_runs(
+    function: str, words: str, small_study: Path, working_folder: Path, refused: Refused
+) -> None:
+    (working_folder / "wide.py").write_text(WIDE)
+    settings = ("--set", f"model=wide:{function}", "--set", "model_options={}")
+    assert words in refused("run", small_study, *settings)

@@ -22,7 +22,7 @@ from torch import nn
 
 class Fragile(nn.Sequential):
     def forward(self, inputs):
-        if (Path(__file__).parent / "broken").exists():
+        if self.training and (Path(__file__).parent / "broken").exists():
             raise RuntimeError("no luck [bold]today")
         return super().forward(inputs)
 

@@ -138,7 +138,7 @@ def refused(source: UserNetwork) -> str:
 
 def test_weights_that_are_not_there(source: UserNetwork, tmp_path: Path) -> None:
     message = refused(replaced(source, weights=tmp_path / "none.pt"))
-    assert message.endswith("none.pt does not exist. Expected: a file from torch.save(model.state_dict(), PATH).")
+    assert message.endswith("none.pt does not exist. Expected: torch.save(model.state_dict(), PATH).")
 
 
 class Evil:

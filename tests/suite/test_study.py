@@ -155,8 +155,8 @@ def test_two_tasks_of_one_name(tiny_study: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("epochs", "--set 'epochs' has no '='. Expected: KEY=VALUE, for example --set training.epochs=1."),
-        ("=1", "--set '=1' has no '='. Expected: KEY=VALUE, for example --set training.epochs=1."),
+        ("epochs", "--set 'epochs' is no KEY=VALUE. Expected: for example --set training.epochs=1."),
+        ("=1", "--set '=1' is no KEY=VALUE. Expected: for example --set training.epochs=1."),
         (
             "training.epochs.x=1",
             "--set training.epochs.x: 'epochs' is a value, not a table. Name a key inside a table.",

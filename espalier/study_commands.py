@@ -1,0 +1,126 @@
+"""Commands about studies: run, status, collect, report."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from espalier.terminal import SOME_FAILED, command, complain, num_processors, resumable
+
+app = typer.Typer()
+
+Study = Annotated[str, typer.Argument(help="A built-in study (see `espalier studies`) or the path of a TOML file.")]
+Folder = Annotated[Path, typer.Argument(help="A study's folder, as made by `espalier run`.")]
+Out = Annotated[Path | None, typer.Option(help="The study's folder; by default runs/NAME.")]
+Launcher = Annotated[str, typer.Option(help="Where cells run: inline or ray.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Cells at a time; by default one per processor.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a dotted key of the study or its tasks.")
+]
+
+
+@app.command(epilog="Example: espalier run quickstart --launcher ray --workers 2 --set training.epochs=20")
+def run(
+    study: Study,
+    out: Out = None,
+    launcher: Launcher = "inline",
+    workers: Workers = None,
+    override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
+) -> None:
+    """Run whatever is missing of a study, collect it, and write its report."""
+    from launchers._events import launcher as find_launcher
+    from launchers._live import Display
+    from suite.plan import make_plan
+    from suite.store import Store
+    from suite.study import read_study
+
+    chosen = find_launcher(launcher)
+    plan = make_plan(*read_study(study, override))
+    folder = (out or Path("runs") / plan.study.name).absolute()
+    store = Store(folder)
+    store.prepare()
+    plan.freeze(folder)
+    console = Console()
+    console.print(f"study {plan.study.name}: {len(plan.cells)} cells in {folder}", highlight=False, soft_wrap=True)
+    with resumable(), Display(plan, console) as display:
+        outcomes = chosen.run(plan, folder, workers=workers or num_processors(), report=display.report)
+    console.print(display.summary(), highlight=False)
+    for failure in display.failures:
+        complain(failure)
+    _collect_and_report(folder, console)
+    if any(outcome.status in ("failed", "upstream_failed") for outcome in outcomes):
+        complain(f"some cells failed; mend the cause and run the same command again: {command()}")
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command(epilog="Example: espalier status runs/quickstart --json")
+def status(
+    folder: Folder,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every cell with its state.")] = False,
+) -> None:
+    """Show how a study stands: cells done, failed and missing, from its folder alone."""
+    from suite.progress import counts, read_plan, standings
+    from suite.store import Store
+
+    found = standings(read_plan(folder), Store(folder))
+    if as_json:
+        print(json.dumps({"counts": counts(found), "cells": [vars(standing) for standing in found]}, indent=1))
+        return
+    table = Table("cells", "done", "failed", "missing")
+    for kind, states in counts(found).items():
+        table.add_row(kind, *(str(states.get(state, 0)) for state in ("done", "failed", "missing")))
+    Console().print(table)
+    for standing in found:
+        if standing.state == "failed":
+            print(f"{standing.name} ({standing.title}): {standing.message}")
+
+
+@app.command(epilog="Example: espalier collect runs/quickstart")
+def collect(folder: Folder) -> None:
+    """Copy every committed cell of a study into results.h5."""
+    from suite.progress import read_plan
+    from suite.results import collect as collect_cells
+    from suite.store import Store
+
+    collected = collect_cells(read_plan(folder), Store(folder), command())
+    print(f"{collected.num_committed} of {collected.num_planned} cells in {collected.path}")
+
+
+@app.command(epilog="Example: espalier report runs/quickstart")
+def report(folder: Folder) -> None:
+    """Write tables, figures and the page from a study's results.h5, and print the main table."""
+    _write_report(folder, Console())
+
+
+def _collect_and_report(folder: Path, console: Console) -> None:
+    from suite.errors import ReportsMissing
+    from suite.progress import read_plan
+    from suite.results import collect as collect_cells
+    from suite.store import Store
+
+    collect_cells(read_plan(folder), Store(folder), command())
+    try:
+        _write_report(folder, console)
+    except ReportsMissing as error:  # the results are there: a study on a compute node needs no figures
+        complain(str(error))
+
+
+def _write_report(folder: Path, console: Console) -> None:
+    from suite.errors import ReportsMissing, UserError
+    from suite.results import FILE_NAME
+
+    try:
+        from reports._results import Results
+        from reports.terminal import terminal_table
+        from reports.write import write_report
+    except ImportError as error:
+        raise ReportsMissing(f"The report needs {error.name}. Install it: pip install -e '.[reports]'.") from None
+    if not (folder / FILE_NAME).exists():
+        raise UserError(f"{folder} holds no {FILE_NAME}. Run first: espalier collect {folder}")
+    with console.status("writing the report"):
+        page = write_report(folder / FILE_NAME, folder / "report", command=command())
+    console.print(terminal_table(Results.read(folder / FILE_NAME)))
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)

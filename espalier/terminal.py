@@ -1,0 +1,115 @@
+"""What all commands share: exit codes, lines for people, progress, and results as JSON."""
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def command() -> str:
+    """Return the command as it was typed."""
+    return shlex.join(["espalier", *sys.argv[1:]])
+
+
+def complain(message: str) -> None:
+    """Print one line to standard error."""
+    # A name inside a file may hold escape codes.
+    plain = "".join(char if char.isprintable() else " " for char in message)
+    print(f"espalier: {' '.join(plain.split())}", file=sys.stderr)
+
+
+def one_of(option: str, value: str, known: Any) -> str:
+    """Return the value of an option that must be among the known ones.
+
+    Raises:
+        UserError: it is not.
+    """
+    from suite.errors import UserError, nearest
+
+    if value not in known:
+        raise UserError(f"{option} {value!r} is unknown.{nearest(value, known)} Expected: {' or '.join(known)}.")
+    return value
+
+
+def num_processors() -> int:
+    """Return the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Turn an interrupt into one line that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(f"interrupted; what is committed stays. Go on with the same command: {command()}")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[float, str], None]]:
+    """Yield what takes a fraction and a text; shown on a terminal alone."""
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading", total=1.0)
+        yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
+
+
+def show(values: dict[str, Any]) -> None:
+    """Print a result, one line each."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            parts = ", ".join(f"{part} {_number(number)}" for part, number in value.items() if number is not None)
+            print(f"{name}: {parts}")
+        else:
+            print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def check_writable(path: Path | None) -> None:
+    """Refuse a file for results that cannot be written, before anything is computed.
+
+    Raises:
+        UserError: it is a folder, or its folder does not exist or belongs to somebody else.
+    """
+    from suite.errors import UserError
+
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{path} cannot be written. Give --json a file in a folder that exists and is yours.")
+
+
+def write_json(path: Path | None, values: dict[str, Any]) -> None:
+    """Write a result with the command that made it, whole or not at all."""
+    from data.hdf5 import commit_bytes
+
+    if path:
+        text = json.dumps(values | {"command": command()}, indent=1, allow_nan=False)
+        commit_bytes(path.absolute(), f"{text}\n".encode())
+
+
+def interrupt_on_terminate() -> None:
+    """Treat SIGTERM as Ctrl-C, so that everything that was started is ended."""
+
+    def interrupt(number: int, frame: object) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
