@@ -10,12 +10,18 @@ LIMIT_LABELS = {
     "gaussian_width": "Gaussian width",
     "gaussian_width_faithful": "Gaussian width, published numerics",
     "statistical_dimension": "Statistical dimension",
+    "masked_quadratic": "Masked quadratic",
     "one_shot": "One-shot",
     "fine_tuned": "Fine-tuned",
     "one_shot_accuracy": "One-shot, accuracy",
     "fine_tuned_accuracy": "Fine-tuned, accuracy",
 }
-SOURCE_LABELS = {"slq": "SLQ", "dense_hessian": "Dense Hessian", "measured": "Measured"}
+SOURCE_LABELS = {
+    "slq": "SLQ",
+    "conjugate_gradients": "Conjugate gradients",
+    "dense_hessian": "Dense Hessian",
+    "measured": "Measured",
+}
 
 
 def ordered(known: Iterable[str], names: Iterable[str]) -> list[str]:

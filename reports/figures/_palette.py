@@ -46,6 +46,7 @@ PREDICTOR_COLOURS = {
     "gaussian_width": "#b5435e",
     "gaussian_width_faithful": "#8c6d31",
     "statistical_dimension": "#7b5cc6",
+    "masked_quadratic": "#3a8f8f",
 }
 SOURCE_COLOURS = {"slq": "#7b5cc6", "dense_hessian": INK}
 

@@ -15,8 +15,8 @@ ORDER = 20
 TITLE = "Predicted limits over the measured loss"
 CAPTION = (
     "Rise of the mean training loss above that of the least pruned point, one line per seed. Horizontal line: the "
-    "loss tolerance; where a curve crosses it lies the measured limit. Vertical lines: limits predicted from the "
-    "spectrum, mean over seeds, wide from SLQ and thin dashed from the dense Hessian; the band spans the bounds of "
+    "loss tolerance; where a curve crosses it lies the measured limit. Vertical lines: predicted limits, "
+    "mean over seeds, wide from Hessian products and thin dashed from the dense Hessian; the band spans the bounds of "
     "all seeds. Below the tolerance the vertical scale is linear, above it logarithmic."
 )
 ABSENT = "There is nothing to draw: this study measured no loss over sparsity."

@@ -1,0 +1,127 @@
+"""The limit of the actual magnitude mask in the quadratic model, beside `limit`: conjugate gradients, nothing random.
+
+Tolerance: that of `limit`. Negative eigenvalues are neither reflected nor cut off, see
+suite/limits/masked_quadratic.py; the rows say so with curvature "signed".
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from suite.cells._context import Context
+from suite.cells._datasets import DataSpec
+from suite.cells.limit import Options as LimitOptions
+from suite.cells.limit import prediction_metrics, prediction_rows
+from suite.cells.spectrum import stored_measure, stored_network
+from suite.errors import UserError
+from suite.extensions import load
+from suite.limits.estimate import LimitEstimate
+from suite.limits.gaussian_width import gaussian_width_limit
+from suite.limits.masked_quadratic import MaskedQuadraticLimit, masked_quadratic_limit
+from suite.limits.predict import Prediction
+from suite.limits.removal import MagnitudeOrder
+from suite.limits.tolerance import SCALES
+from suite.network import ModelSpec
+from suite.record import Metric, Record
+from suite.strict import Settings
+from suite.study import Task
+
+if TYPE_CHECKING:
+    from suite.plan import Cell, Planner
+
+VERSION = 1
+SHARDED = False
+PRIORITY = 4
+
+
+class Options(Settings):
+    """network: the method whose dense reference is analysed. A solve ends after max_matvecs_per_solve products."""
+
+    network: str = "lomp"
+    resolution: Annotated[float, Field(ge=0, le=1)] = 1e-3  # of the search, in sparsity
+    max_matvecs_per_solve: Annotated[int, Field(ge=3)] = 200
+
+
+class Config(Settings):
+    """Everything the limit depends on; weights and spectrum come from the input cells."""
+
+    model: ModelSpec
+    data: DataSpec
+    threads: int
+    loss_tolerance_nats: float | None
+    resolution: float
+    max_matvecs_per_solve: int
+    dtype: str
+
+
+def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
+    """Plan the limit of one dense network's magnitude masks; the spectrum gives the guess that the search starts at."""
+    located, spec, _ = planner.network(task)
+    limit = planner.options("limit", load("suite.cells", "limit", "analysis"))
+    assert isinstance(limit, LimitOptions)
+    spectrum = planner.analysis_cell(task, "spectrum", seed, {"network": options.network})
+    config = Config(
+        model=spec,
+        data=located.spec,
+        threads=task.threads,
+        loss_tolerance_nats=limit.loss_tolerance_nats,
+        resolution=options.resolution,
+        max_matvecs_per_solve=options.max_matvecs_per_solve,
+        dtype=spectrum.config["dtype"],
+    )
+    inputs = {"dense": planner.reference(task, options.network, seed), "spectrum": spectrum}
+    return planner.add("masked_limit", config, inputs, task, f"seed {seed} masked limit of {options.network}'s dense")
+
+
+def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
+    """Search the limit at three tolerances, each from the published predictor's."""
+    if inputs["spectrum"].status != "ok":
+        raise UserError(
+            f"The spectrum has status {inputs['spectrum'].status!r}: a product was not finite. "
+            "Likely the weights diverged in training; lower the recipe's learning_rate."
+        )
+    network = stored_network(config.model, config.data, context, config.dtype).load()
+    tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
+    order, operator = MagnitudeOrder.of(network.weights()), network.hessian(config.dtype)
+    measure = stored_measure(inputs["spectrum"].arrays)
+    search = partial(
+        masked_quadratic_limit,
+        operator,
+        order,
+        resolution=config.resolution,
+        max_matvecs_per_solve=config.max_matvecs_per_solve,
+    )
+    limits = {}
+    for turn, factor in enumerate(SCALES):
+        context.progress(turn / len(SCALES), f"conjugate gradients at {factor:g} times the tolerance")
+        guess = gaussian_width_limit(measure, order, factor * tolerance, curvature="abs").num_removed
+        limits[factor] = search(factor * tolerance, guess)
+    metrics = prediction_metrics([_prediction(*each) for each in limits.items()], "conjugate_gradients")
+    metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
+    met = sum(solve.status == "negative_curvature" for limit in limits.values() for solve in limit.solves)
+    metrics["num_solves"] = Metric(sum(len(limit.solves) for limit in limits.values()), "solves")
+    metrics["num_solves_with_negative_curvature"] = Metric(met, "solves")
+    return Record(metrics=metrics, cost={"matvecs": float(operator.num_matvecs)})
+
+
+def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of table/limits, at three tolerances."""
+    del config
+    return {"limits": prediction_rows(record, "conjugate_gradients", "signed")}
+
+
+def _prediction(factor: float, limit: MaskedQuadraticLimit) -> Prediction:
+    """Return the limit as all predictions are stored: its bounds are the search's bracket, and no probe is drawn."""
+    estimate = LimitEstimate(
+        sparsity_limit=limit.sparsity_limit,
+        lower=limit.lower,
+        upper=limit.upper,
+        probe_standard_error=math.nan,
+        num_removed=limit.num_removed,
+        loss_tolerance_nats=limit.loss_tolerance_nats,
+        curvature="abs",
+    )
+    return Prediction("masked_quadratic", factor, estimate)
