@@ -1,4 +1,4 @@
-"""results.h5 as the report sees it: three tables, and the cells they point to."""
+"""results.h5 as the report sees it: its tables, and the cells they point to."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,18 @@ from reports._schema import SCHEMA, TABLES, UnreadableResults, empty_table, type
 
 Array = NDArray[Any]
 # A results file may hold masks and every epoch of every network; a figure needs these few arrays only.
-_SPECTRUM_ARRAYS = ("diagonal", "off_diagonal", "num_steps", "probe_index", "eigenvalues")
+_DRAWN_ARRAYS = (
+    *("diagonal", "off_diagonal", "num_steps", "probe_index", "eigenvalues"),
+    *("row_magnitude", "row_l1_norm"),
+)
 
 
 @dataclass(frozen=True)
 class Cell:
     """One committed unit of work: what it was asked, where it ran, and what a figure draws of it.
 
-    `curves` are read for cells of the limits table and `arrays` for cells of the spectra table; both are empty
-    for every other cell.
+    `curves` are read for cells of the limits table and `arrays` for cells of the spectra and row_norms tables; both
+    are empty for every other cell.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Results:
         rows: one row per pruning result, columns of `reports._schema.ROWS`.
         limits: one row per predicted or measured limit, columns of LIMITS.
         spectra: one row per measured spectrum, columns of SPECTRA.
+        row_norms: one row per network whose Hessian rows were measured, columns of ROW_NORMS.
         cells: by name.
     """
 
@@ -59,6 +63,7 @@ class Results:
     rows: pd.DataFrame
     limits: pd.DataFrame
     spectra: pd.DataFrame
+    row_norms: pd.DataFrame
     cells: Mapping[str, Cell]
     planned: Sequence[Mapping[str, Any]] = ()
 
@@ -75,7 +80,8 @@ class Results:
         with open_sealed(path) as file:
             _check_schema(file, path)
             tables = {table: _read_table(file, table, path) for table in TABLES}
-            with_curves, with_arrays = set(tables["limits"]["cell"]), set(tables["spectra"]["cell"])
+            with_curves = set(tables["limits"]["cell"])
+            with_arrays = {*tables["spectra"]["cell"], *tables["row_norms"]["cell"]}
             cells = {
                 name: _read_cell(group, name, name in with_curves, name in with_arrays)
                 for name, group in _subgroups(file, "cells").items()
@@ -95,14 +101,17 @@ class Results:
     def tasks(self) -> list[str]:
         """Every task that was asked for or has a result, in the order of the study."""
         asked = names_in(self.study.get("tasks", ()))
-        found = {str(task) for table in (self.rows, self.limits, self.spectra) for task in table["task"]}
+        found = {str(task) for table in self._tables().values() for task in table["task"]}
         return [*asked, *sorted(found - set(asked))]
 
     def only(self, task: str) -> "Results":
         """Return the same study with the rows of one task."""
-        rows, limits, spectra = (table[table["task"] == task] for table in (self.rows, self.limits, self.spectra))
+        tables: dict[str, Any] = {name: table[table["task"] == task] for name, table in self._tables().items()}
         planned = [row for row in self.planned if row["task"] == task]
-        return replace(self, rows=rows, limits=limits, spectra=spectra, planned=planned)
+        return replace(self, planned=planned, **tables)
+
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        return {name: getattr(self, name) for name in TABLES}
 
     def cell(self, name: str) -> Cell:
         """Return a cell, or an empty one when the file has only its row: a report never fails for that."""
@@ -157,7 +166,7 @@ def _read_cell(group: h5py.Group, name: str, with_curves: bool, with_arrays: boo
         config=_read_json(group, "config") if "config" in group else {},
         environment=_read_json(group, "environment") if "environment" in group else {},
         curves={key: read_array(group["curves"], key) for key in group.get("curves", {}) if with_curves},
-        arrays={key: read_array(group["arrays"], key) for key in _SPECTRUM_ARRAYS if key in arrays},
+        arrays={key: read_array(group["arrays"], key) for key in _DRAWN_ARRAYS if key in arrays},
     )
 
 

@@ -46,8 +46,16 @@ LIMITS: Mapping[str, str] = {
     "cell": "str",
 }
 SPECTRA: Mapping[str, str] = {"task": "str", "seed": "int64", "network": "str", "cell": "str", "source": "str"}
+ROW_NORMS: Mapping[str, str] = {
+    "task": "str",
+    "seed": "int64",
+    "network": "str",
+    "cell": "str",
+    "num_rows": "int64",
+    "num_zero_rows": "int64",
+}
 
-TABLES: Mapping[str, Mapping[str, str]] = {"rows": ROWS, "limits": LIMITS, "spectra": SPECTRA}
+TABLES: Mapping[str, Mapping[str, str]] = {"rows": ROWS, "limits": LIMITS, "spectra": SPECTRA, "row_norms": ROW_NORMS}
 
 
 class UnreadableResults(FileRefused):
@@ -68,7 +76,7 @@ def typed_table(table: str, columns: Mapping[str, object], where: str) -> pd.Dat
     """Check one columnar table and give each column its type; columns this version does not know are kept.
 
     Args:
-        table: "rows", "limits" or "spectra".
+        table: one of TABLES.
         columns: one 1-D array per column, all of one length.
         where: the file, for the messages.
 

@@ -5,7 +5,6 @@ eigenvalues beyond x, on two logarithmic axes, needs no smoothing bandwidth, sho
 outliers alike, and levels off at one minus the mass of that spike.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from reports._names import ordered, source_label
 from reports._results import Cell, Results
 from reports._schema import records
 from reports.figures import _theme
+from reports.figures._decades import POWER_OF_TEN, decades
 from reports.figures._palette import SOURCE_COLOURS
 from suite.curvature.quadrature import SpectralMeasure, atoms, cumulative, measure_of_tridiagonals
 
@@ -34,10 +34,6 @@ Array = NDArray[np.float64]
 _NUM_GRID_POINTS = 160
 _SMALLEST_SHOWN = 1e-7  # of the largest eigenvalue: rounding in 32 bit leaves nothing to see below
 _LEAST_MASS = 1e-7  # a few eigenvalues of the largest networks; below lies rounding
-# Vega has no superscripts: the exponent is spelt sign by sign.
-_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
-_EXPONENT = "round(log(datum.value) / LN10)"
-_POWER_OF_TEN = f"'10' + ({_EXPONENT} < 0 ? '⁻' : '') + '{_SUPERSCRIPTS}'[abs({_EXPONENT})]"
 _POSITIVE, _NEGATIVE = "larger than x", "smaller than −x"
 
 
@@ -111,13 +107,13 @@ def _panel(tails: pd.DataFrame) -> alt.LayerChart:
             "size:Q",
             title="x, size of the eigenvalue",
             scale=alt.Scale(type="log", nice=False),
-            axis=_decades(tails["size"], _POWER_OF_TEN),
+            axis=decades(tails["size"], POWER_OF_TEN),
         ),
         "y": alt.Y(
             "fraction:Q",
             title="Fraction of eigenvalues beyond x",
             scale=alt.Scale(type="log", nice=False),
-            axis=_decades(tails["fraction"], "format(datum.value, '~%')"),
+            axis=decades(tails["fraction"], "format(datum.value, '~%')"),
         ),
         "color": alt.Color("source:N", title=None, scale=colour_scale, legend=_theme.legend(columns=2), sort=None),
         "strokeDash": alt.StrokeDash(
@@ -143,9 +139,3 @@ def _panel(tails: pd.DataFrame) -> alt.LayerChart:
             line = alt.Chart(mine).mark_line(interpolate="step-after", strokeWidth=width, opacity=opacity)
             layers.append(line.encode(**encoding, tooltip=tooltip))
     return alt.layer(*layers).properties(width=_theme.WIDTH, height=_theme.HEIGHT)
-
-
-def _decades(values: pd.Series, label: str) -> alt.Axis:
-    """Return an axis with one tick per power of ten: the minor ticks of a logarithm only grey the plot."""
-    first, last = math.floor(math.log10(values.min())), math.ceil(math.log10(values.max()))
-    return alt.Axis(values=[10.0**power for power in range(first, last + 1)], labelExpr=label, labelOverlap="greedy")

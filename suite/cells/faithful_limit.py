@@ -8,13 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from suite.cells._context import Context
 from suite.cells._datasets import DataSpec
 from suite.cells._network import Network
 from suite.cells.limit import Options as LimitOptions
 from suite.cells.limit import prediction_metrics, prediction_rows
+from suite.cells.row_norms import row_arrays
 from suite.cells.spectrum import stored_network, tridiagonal_arrays
 from suite.curvature.operators import HessianOperator
 from suite.curvature.probes import ProbeRequest
@@ -107,7 +106,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     return Record(
         metrics=metrics,
         curves={"radius": limits[1.0].radii, "fraction": limits[1.0].fractions},
-        arrays=tridiagonal_arrays([result]) | (_row_arrays(rows) if rows else {}),
+        arrays=tridiagonal_arrays([result]) | (row_arrays(rows) if rows else {}),
         cost={"matvecs": float(operator.num_matvecs)},
         timings={"probes_s": result.seconds},
     )
@@ -143,12 +142,3 @@ def _prediction(factor: float, limit: FaithfulLimit, dim: int) -> Prediction:
         curvature="abs",
     )
     return Prediction("gaussian_width_faithful", factor, estimate)
-
-
-def _row_arrays(rows: SampledRows) -> dict[str, np.ndarray]:
-    return {
-        "row_index": rows.norms.rows,
-        "row_magnitude": rows.magnitudes,
-        "row_l1_norm": rows.norms.l1_norms,
-        "row_diagonal": rows.norms.diagonal,
-    }

@@ -74,7 +74,7 @@ def results_file(tmp_path: Path, written_studies: dict[str, bytes]) -> Callable[
 
 def write_results(path: Path, study: Study) -> None:
     generator = np.random.default_rng(20240917)
-    rows, limits, spectra, cells = [], [], [], {}
+    rows, limits, spectra, row_norms, cells = [], [], [], [], {}
     for task in study.tasks:
         for seed in study.seeds:
             rows += list(_pruning_rows(study, task, seed, generator))
@@ -87,12 +87,17 @@ def write_results(path: Path, study: Study) -> None:
                     cells[name] = content
                     entry = {"task": task, "seed": seed, "network": network, "cell": name, "source": source}
                     spectra.append(entry)
+                name = f"row_norms-{_key(task, network, seed)}"
+                cells[name] = {"arrays": row_arrays(100, np.random.default_rng(seed))}
+                entry = {"task": task, "seed": seed, "network": network, "cell": name}
+                row_norms.append({**entry, "num_rows": 100, "num_zero_rows": 20})
     config = {} if study.num_classes is None else {"task": {"num_classes": study.num_classes}}
     cells |= {row["cell"]: {"config": {**config, "seed": row["seed"]}} for row in rows}
-    write_sealed(path, lambda file: _fill(file, study, rows, limits, spectra, cells))
+    tables = {"rows": rows, "limits": limits, "spectra": spectra, "row_norms": row_norms}
+    write_sealed(path, lambda file: _fill(file, study, tables, cells))
 
 
-def _fill(file: h5py.File, study: Study, rows: Any, limits: Any, spectra: Any, cells: dict[str, Any]) -> None:
+def _fill(file: h5py.File, study: Study, tables: dict[str, Any], cells: dict[str, Any]) -> None:
     file.attrs["schema"] = "espalier-results/1"
     file.attrs["study"] = study.name
     file.attrs["command"] = study.command
@@ -101,9 +106,9 @@ def _fill(file: h5py.File, study: Study, rows: Any, limits: Any, spectra: Any, c
     frozen |= {"analyses": ["spectrum", "limit"] if study.analyses else []}
     write_text(file, "study", json.dumps(frozen))
     fields = ("task", "method", "label", "seed", "sparsity", "requested")
-    planned = [{field: row[field] for field in fields} for row in rows]
+    planned = [{field: row[field] for field in fields} for row in tables["rows"]]
     write_text(file, "planned", json.dumps({"rows": planned}, default=lambda number: number.item()))
-    for table, records in (("rows", rows), ("limits", limits), ("spectra", spectra)):
+    for table, records in tables.items():
         if records:
             _write_table(file.create_group(f"table/{table}"), records)
     for name, content in cells.items():
@@ -230,6 +235,13 @@ def _analysis(
             bounds = {"sparsity_limit": value, "lower": np.nan, "upper": np.nan}
             limits.append({**shared, **found, **bounds, "probe_standard_error": np.nan, "cell": curves_name})
     return {curves_name: {"curves": curves}}, limits, arrays
+
+
+def row_arrays(num_rows: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Rows of growing magnitude, the first fifth of them exactly zero."""
+    norms = 10.0 ** generator.uniform(-4, 1, num_rows)
+    norms[: num_rows // 5] = 0.0
+    return {"row_magnitude": np.sort(generator.exponential(size=num_rows)), "row_l1_norm": norms}
 
 
 def slq_arrays(

@@ -22,8 +22,10 @@ GOLDEN = {
     "limit": "fed76e131d719375",
     "lomp": "fce88bcd9721397a",
     "lomp_fine_tuned": "60b0f8ec84f141e7",
+    "masked_limit": "bea79fb921cd7742",
     "random": "fdb397c46fff01fa",
     "rare_gems": "c8bc36848e073060",
+    "row_norms": "78f387638854dcc1",
     "smart_ratio": "9ac9efac8f8aff23",
     "spectrum": "28e52036ad78d28c",
 }

@@ -9,7 +9,7 @@ from reports._results import Results
 from reports.figures._render import render
 
 FIGURES = extensions("reports.figures")
-NEEDS_ANALYSES = {"limits", "spectrum"}
+NEEDS_ANALYSES = {"limits", "spectrum", "row_norms"}
 STUDIES = {
     "complete": {},
     "several networks": {"networks": ("lomp", "imp"), "seeds": (0, 1)},
@@ -83,7 +83,9 @@ def test_a_task_without_results_gives_no_chart(name, results_file):
 def test_each_task_is_drawn_from_its_own_rows(name, results_file):
     results = Results.read(results_file(tasks=("mlp-digits", "fc5-cifar10"), seeds=(0,)))
     drawn = json.dumps(FIGURES[name].chart(results, "fc5-cifar10").to_dict()["datasets"])
-    own = set(results.only("fc5-cifar10").rows["cell"]) | set(results.only("fc5-cifar10").limits["cell"])
-    other = set(results.only("mlp-digits").rows["cell"]) | set(results.only("mlp-digits").limits["cell"])
+    own, other = (
+        {cell for table in (here.rows, here.limits, here.row_norms) for cell in table["cell"]}
+        for here in (results.only("fc5-cifar10"), results.only("mlp-digits"))
+    )
     assert any(cell in drawn for cell in own)
     assert not any(cell in drawn for cell in other)

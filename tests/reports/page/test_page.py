@@ -85,7 +85,7 @@ def test_the_page_refers_to_nothing_outside_its_folder(page_of):
         value for _, attributes in page.elements for key, value in attributes.items() if key in ("href", "src")
     ]
     files = {reference for reference in references if not reference.startswith(("#", "data:,"))}
-    assert len(files) == 4 * 3 + 4 * 3
+    assert len(files) == 5 * 3 + 4 * 3
     for file in files:
         assert (page.folder / file).is_file(), file
     for reference in references:
@@ -133,7 +133,7 @@ def test_every_heading_of_a_table_can_be_sorted_with_the_keyboard(page_of):
 def test_every_figure_is_embedded_as_valid_json(page_of):
     page = page_of()
     embedded = [json.loads(text) for attributes, text in page.scripts if attributes.get("type") == "application/json"]
-    assert len(embedded) == 4
+    assert len(embedded) == 5
     assert all(specification["datasets"] for specification in embedded)
 
 
@@ -155,10 +155,10 @@ def test_a_hostile_name_is_shown_and_does_nothing(page_of, place):
 
 def test_versions_and_cells_are_counted(results_file):
     results = Results.read(results_file())
-    assert cell_counts(results) == [("dense", 3), ("limit", 3), ("prune", 150), ("spectrum", 6)]
+    assert cell_counts(results) == [("dense", 3), ("limit", 3), ("prune", 150), ("row_norms", 3), ("spectrum", 6)]
     assert versions(results) == [("python", "3.13.1"), ("torch", "2.13.0"), ("numpy", "2.4.0")]
     (environment,) = environments(results)
-    assert environment.num_cells == 162
+    assert environment.num_cells == 165
     assert ("versions.torch", "2.13.0") in environment.facts
 
 
