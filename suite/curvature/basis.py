@@ -149,6 +149,10 @@ class KrylovBasis:
         """Return one vector as it is stored, in the placement's type and scale, shape (dim,)."""
         return self._rows[: self.num_rows][index]
 
+    def vector(self, index: int, like: Tensor) -> Tensor:
+        """Return one vector at length 1, in the type and on the device of another tensor."""
+        return self.row(index).to(like.device, like.dtype) / self._scale
+
     def stored(self, begin: int, end: int) -> Tensor:
         """Return rows begin to end as they are stored, shape (end - begin, dim), on the CPU; a view where it can be."""
         return self._rows[begin:end].cpu()

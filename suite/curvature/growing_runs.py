@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.hdf5 import refusal
 from suite.curvature.basis import choose_placement, room_bytes
 from suite.curvature.lanczos import LanczosRun, check_num_lanczos_steps
 from suite.curvature.operators import SymmetricOperator
@@ -30,7 +31,8 @@ class GrowingRuns:
         operator: the same for the life of this object.
         folder: where runs are saved after each request, and found again; None: they are lost with the process.
 
-    Cost: each run keeps its basis. On an accelerator, idle bases are moved to host memory when all together exceed
+    Cost: each run keeps its basis; a run that is found in the folder costs one product more, which tells whether it is
+        this operator's. On an accelerator, idle bases are moved to host memory when all together exceed
         half of the device's.
     """
 
@@ -61,6 +63,13 @@ class GrowingRuns:
         run = self._runs.pop(request.name, None)
         if run is None and self._folder is not None:
             run = load_run(self._folder / request.name, self._identity, self._placement, self.operator.device)
+            if run is not None and not run.continues(self.operator.matvec):
+                raise refusal(
+                    self._folder / request.name,
+                    "holds a run on other data or another network",
+                    "the ones it was begun with",
+                    "Give another folder.",
+                )
         if run is None:
             run = LanczosRun(start_vector(request, self.operator), placement=self._placement)
         self._make_room(run)
@@ -80,7 +89,7 @@ class GrowingRuns:
 def operator_identity(operator: SymmetricOperator) -> str:
     """Return a digest of what tells operators apart without a product: size, type, weights, number of examples.
 
-    Two data sets of one size are not told apart; whoever names the folder has to.
+    Two data sets of one size are told apart by LanczosRun.continues alone.
     """
     digest = hashlib.sha256(f"{operator.dim} {operator.dtype} {getattr(operator, 'num_examples', '')}".encode())
     weights = getattr(operator, "weights", None)

@@ -19,6 +19,7 @@ Status = Literal["complete", "breakdown", "nonfinite"]
 # A residual this many roundings of the largest entry of T is rounding. Small on purpose: a missed breakdown only adds
 # nodes of negligible quadrature weight, while a false one would hide small eigenvalues behind large ones.
 _BREAKDOWN_ROUNDINGS = 10.0
+_SAME_PRODUCT = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +158,21 @@ class LanczosRun:
         run._last = None if len(snapshot.vectors) == 1 else snapshot.vectors[1]
         run.basis.restore(rows)
         return run
+
+    def continues(self, matvec: Matvec) -> bool:
+        """Return whether a product of the first basis vector is what it was when the run began, to 1 in 100.
+
+        Rounding of the product and of the basis is far below that, another data set far above.
+
+        Cost: one matvec.
+        """
+        if not self._diagonal:
+            return True
+        first = self.basis.vector(0, self._pending)
+        product = matvec(first)
+        single = self.num_lanczos_steps == 1 or self.basis.num_rows == 1
+        residual = self._pending if single else self._residual_norms[0] * self.basis.vector(1, self._pending)
+        return _norm(product - self._diagonal[0] * first - residual) <= _SAME_PRODUCT * _norm(product)
 
     def _step(self, matvec: Matvec) -> bool:
         """Take one step and return whether its product was finite."""
