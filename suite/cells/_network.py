@@ -14,6 +14,7 @@ from suite.errors import UserError
 from suite.limits.tolerance import BATCH_SIZE, batch_loss_std
 from suite.network import ModelSpec, build_model, build_user_model, check_logits, prunable_weights
 from suite.problem import Splits, as_state, evaluate
+from suite.seeds import generator
 from suite.state_dict import load_state, read_state
 from suite.store import CellId, Store
 
@@ -58,6 +59,18 @@ class Network:
         pairs = zip(torch.split(inputs, BATCH_SIZE), torch.split(targets, BATCH_SIZE), strict=True)
         return batch_loss_std([evaluate(self.model, *pair).loss for pair in pairs])
 
+    def with_train_examples(self, num_examples: int | None, seed: int) -> "Network":
+        """Return the network with a random part of its training split; a smaller part lies within a larger one."""
+        if num_examples is None:
+            return self
+        inputs, targets = self.splits["train"]
+        if not 1 <= num_examples <= len(targets):
+            raise ValueError(f"num_examples={num_examples} is out of range. Expected: 1 to {len(targets)}.")
+        # Sorted, so that all examples are the split as it stands.
+        chosen = torch.randperm(len(targets), generator=generator(seed, "examples"))[:num_examples].sort().values
+        chosen = chosen.to(inputs.device)
+        return Network(self.model, {**self.splits, "train": (inputs[chosen], targets[chosen])})
+
 
 @dataclass(frozen=True)
 class StoredNetwork:
@@ -70,6 +83,8 @@ class StoredNetwork:
     data_sha256: str
     device: str
     dtype: str = "float32"
+    num_examples: int | None = None  # of the training split, for the Hessian alone; None: all
+    subset_seed: int = 0
 
     def load(self) -> Network:
         """Load weights and data by path."""
@@ -80,8 +95,8 @@ class StoredNetwork:
         return Network(model.to(self.device).eval(), splits_on(dataset, self.device))
 
     def build(self) -> HessianOperator:
-        """Return the Hessian over the training split."""
-        return self.load().hessian(self.dtype)
+        """Return the Hessian over the training split, or over num_examples of it."""
+        return self.load().with_train_examples(self.num_examples, self.subset_seed).hessian(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,8 @@ class UserNetwork:
     data: Path
     device: str
     dtype: str = "float32"
+    num_examples: int | None = None  # of the training split, for the Hessian alone; None: all
+    subset_seed: int = 0
 
     def load(self) -> Network:
         """Build the model, load its weights without unpickling objects, read the data, and try one example.
@@ -110,5 +127,5 @@ class UserNetwork:
         return network
 
     def build(self) -> HessianOperator:
-        """Return the Hessian over the training split."""
-        return self.load().hessian(self.dtype)
+        """Return the Hessian over the training split, or over num_examples of it."""
+        return self.load().with_train_examples(self.num_examples, self.subset_seed).hessian(self.dtype)

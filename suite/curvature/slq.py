@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from suite.curvature.lanczos import Progress, Tridiagonal, lanczos
 from suite.curvature.operators import SymmetricOperator
-from suite.curvature.probes import ProbeRequest, probe_vector
+from suite.curvature.probes import ProbeRequest, RunRequest, start_vector
 from suite.curvature.quadrature import SpectralMeasure, gauss_quadrature
 
 
@@ -31,6 +31,7 @@ class ProbeResult:
         tridiagonal: the Lanczos projection, with its status.
         seconds: wall time of the probe, its vector included.
         restarts: how often it was begun again after a worker was lost.
+        request: what was asked for; None in results of before there were two kinds.
     """
 
     index: int
@@ -38,27 +39,28 @@ class ProbeResult:
     tridiagonal: Tridiagonal
     seconds: float
     restarts: int = 0
+    request: RunRequest | None = None
 
 
-ProbeMap = Callable[[OperatorSource, Sequence[ProbeRequest]], Iterator[ProbeResult]]
+# Takes RunRequests. "Any", so that a map which says it runs probes alone is one as well.
+ProbeMap = Callable[[OperatorSource, Sequence[Any]], Iterator[ProbeResult]]
 
 
-def run_probe(operator: SymmetricOperator, request: ProbeRequest) -> ProbeResult:
-    """Run one probe on one operator.
+def run_probe(operator: SymmetricOperator, request: RunRequest) -> ProbeResult:
+    """Run one probe, or a run from removed weights, on one operator.
 
     Raises:
-        ValueError: num_lanczos_steps is above the operator's dimension.
+        ValueError: num_lanczos_steps is above the operator's dimension, or there is nothing to start from.
 
     Cost: see lanczos.
     """
     begin_s = time.perf_counter()
-    probe = probe_vector(request, operator.dim, operator.dtype, operator.device)
-    tridiagonal = lanczos(operator.matvec, probe, request.num_lanczos_steps)
-    return ProbeResult(request.index, request.seed, tridiagonal, time.perf_counter() - begin_s)
+    tridiagonal = lanczos(operator.matvec, start_vector(request, operator), request.num_lanczos_steps)
+    return ProbeResult(request.index, request.seed, tridiagonal, time.perf_counter() - begin_s, request=request)
 
 
-def inline_map(source: OperatorSource, requests: Sequence[ProbeRequest]) -> Iterator[ProbeResult]:
-    """Run all probes here, one after another, on one operator. The reference for every other map."""
+def inline_map(source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
+    """Run all requests here, one after another, on one operator. The reference for every other map."""
     operator = source.build()
     for request in requests:
         yield run_probe(operator, request)
@@ -101,6 +103,26 @@ def slq(
     return results
 
 
+def run_requests(
+    source: OperatorSource, requests: Sequence[RunRequest], probe_map: ProbeMap
+) -> dict[RunRequest, ProbeResult]:
+    """Run requests of both kinds and return each with its result, however they were sharded.
+
+    Raises:
+        ValueError: a product was not finite.
+        RuntimeError: the map lost, repeated or invented a run.
+    """
+    results: dict[RunRequest, ProbeResult] = {}
+    for result in probe_map(source, requests):
+        if result.request is None or result.request not in requests or result.request in results:
+            raise RuntimeError(f"The map returned {result.request} for {requests}. Expected: each exactly once.")
+        refuse_nonfinite(result.tridiagonal, result.request.name)
+        results[result.request] = result
+    if len(results) != len(requests):
+        raise RuntimeError(f"The map returned {len(results)} of {len(requests)} runs. Expected: each exactly once.")
+    return results
+
+
 def spectral_measure(results: Sequence[ProbeResult]) -> SpectralMeasure:
     """Turn finished probes into the sampled spectral measure, one quadrature per probe in the given order.
 
@@ -108,7 +130,7 @@ def spectral_measure(results: Sequence[ProbeResult]) -> SpectralMeasure:
         ValueError: there is no result, or the status of one is "nonfinite".
     """
     for result in results:
-        _refuse_nonfinite(result.tridiagonal, f"probe {result.index}")
+        refuse_nonfinite(result.tridiagonal, f"probe {result.index}")
     return SpectralMeasure(
         tuple(gauss_quadrature(result.tridiagonal.diagonal, result.tridiagonal.off_diagonal) for result in results)
     )
@@ -123,11 +145,16 @@ def start_measure(operator: SymmetricOperator, start: Tensor, num_lanczos_steps:
         ValueError: start or num_lanczos_steps are refused by lanczos, or a product was not finite.
     """
     tridiagonal = lanczos(operator.matvec, start, num_lanczos_steps)
-    _refuse_nonfinite(tridiagonal, "the run from the given vector")
+    refuse_nonfinite(tridiagonal, "the run from the given vector")
     return SpectralMeasure((gauss_quadrature(tridiagonal.diagonal, tridiagonal.off_diagonal),), sampled=False)
 
 
-def _refuse_nonfinite(tridiagonal: Tridiagonal, label: str) -> None:
+def refuse_nonfinite(tridiagonal: Tridiagonal, label: str) -> None:
+    """Refuse a run that met a product which is not finite.
+
+    Raises:
+        ValueError: the status is "nonfinite"; label names the run.
+    """
     if tridiagonal.status == "nonfinite":
         raise ValueError(
             f'status "nonfinite" in {label}: the product was not finite at step {tridiagonal.num_lanczos_steps + 1}. '

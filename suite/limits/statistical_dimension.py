@@ -104,16 +104,16 @@ def statistical_dimension_limit(
     runs_before = runs.num_runs
     mu = treated(measure, curvature)
 
-    def implied_count(nu: SpectralMeasure, probes: SpectralMeasure = mu) -> int:
-        return _implied_count(probes, treated(nu, curvature).pooled(), order, loss_tolerance_nats)
+    def implied(nu: SpectralMeasure, probes: SpectralMeasure = mu) -> int:
+        return implied_count(probes, treated(nu, curvature).pooled(), order, loss_tolerance_nats)
 
     count, converged, counts_per_probe = order.dim, True, [order.dim] * len(mu.quadratures)
     if order.num_zero_weights < order.dim:
         start = gaussian_width_limit(measure, order, loss_tolerance_nats, curvature=curvature).num_removed
         known = runs.nearest(start)
         count, converged = _fixed_point(
-            lambda at: implied_count(runs(at)),
-            start if known is None else implied_count(known),
+            lambda at: implied(runs(at)),
+            start if known is None else implied(known),
             lowest=order.num_zero_weights,
             highest=order.dim,
             largest_step=math.floor(resolution * order.dim),
@@ -121,7 +121,7 @@ def statistical_dimension_limit(
         )
         nu = runs.nearest(count)
         assert nu is not None
-        counts_per_probe = [implied_count(nu, SpectralMeasure((rule,))) for rule in mu.quadratures]
+        counts_per_probe = [implied(nu, SpectralMeasure((rule,))) for rule in mu.quadratures]
     if not converged:
         logger.warning("statistical dimension: no convergence to %g after %d runs", resolution, max_runs)
     limit, half_width = count / order.dim, kinematic_half_width(order.dim)
@@ -138,8 +138,15 @@ def statistical_dimension_limit(
     )
 
 
-def _implied_count(mu: SpectralMeasure, nu: Quadrature, order: MagnitudeOrder, loss_tolerance_nats: float) -> int:
-    """Return the limit that a direction measure held fixed implies."""
+def implied_count(mu: SpectralMeasure, nu: Quadrature, order: MagnitudeOrder, loss_tolerance_nats: float) -> int:
+    """Return the largest feasible count of removed weights while nu is held fixed.
+
+    Args:
+        mu: spectral measure of the Hessian, nodes >= 0.
+        nu: spectral measure of the direction of some count's removed weights, nodes >= 0.
+        order: the prunable weights.
+        loss_tolerance_nats: epsilon > 0.
+    """
     return largest_feasible_count(
         lambda count: statistical_dimension_fraction(mu, nu, order.radius(count), loss_tolerance_nats), order.dim
     )

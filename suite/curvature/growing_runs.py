@@ -1,0 +1,123 @@
+"""Lanczos runs that are kept, so that a request for more steps goes on where the last one ended.
+
+A request is idempotent: its result depends on operator and request alone, kept run or not. So a worker that is lost,
+or a process that is killed, costs time and changes nothing.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from data.hdf5 import refusal
+from suite.curvature.basis import choose_placement, room_bytes
+from suite.curvature.lanczos import LanczosRun, check_num_lanczos_steps
+from suite.curvature.operators import SymmetricOperator
+from suite.curvature.probes import RunRequest, start_vector
+from suite.curvature.saved_runs import load_run, save_run
+from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult
+
+logger = logging.getLogger(__name__)
+
+NUM_ROWS_FORESEEN = 256  # a basis is placed as if it will grow so far; a longer run grows where it lies
+
+
+class GrowingRuns:
+    """The runs of one operator in one process.
+
+    Args:
+        operator: the same for the life of this object.
+        folder: where runs are saved after each request, and found again; None: they are lost with the process.
+
+    Cost: each run keeps its basis; a run that is found in the folder costs one product more, which tells whether it is
+        this operator's. On an accelerator, idle bases are moved to host memory when all together exceed
+        half of the device's.
+    """
+
+    def __init__(self, operator: SymmetricOperator, folder: Path | None = None) -> None:
+        self.operator = operator
+        self._folder = folder
+        self._runs: dict[str, LanczosRun] = {}  # the one used last stands last
+        self._placement = choose_placement(operator.dim, NUM_ROWS_FORESEEN, operator.dtype, operator.device)
+        self._identity = "" if folder is None else operator_identity(operator)
+
+    def run(self, request: RunRequest) -> ProbeResult:
+        """Return what the request asks for, computing only the steps that are not there yet.
+
+        Raises:
+            ValueError: num_lanczos_steps is above the operator's dimension, or there is nothing to start from.
+            FileRefused: the folder holds runs of another operator, or damaged ones. OSError: it cannot be written.
+        """
+        begin_s = time.perf_counter()
+        check_num_lanczos_steps(request.num_lanczos_steps, self.operator.dim)
+        run = self._found(request)
+        before = run.basis.num_rows
+        tridiagonal = run.extend_to(self.operator.matvec, request.num_lanczos_steps)
+        if self._folder is not None and run.basis.num_rows > before:
+            save_run(run, self._folder / request.name, self._identity)
+        return ProbeResult(request.index, request.seed, tridiagonal, time.perf_counter() - begin_s, request=request)
+
+    def _found(self, request: RunRequest) -> LanczosRun:
+        run = self._runs.pop(request.name, None)
+        if run is None and self._folder is not None:
+            run = load_run(self._folder / request.name, self._identity, self._placement, self.operator.device)
+            if run is not None and not run.continues(self.operator.matvec):
+                raise refusal(
+                    self._folder / request.name,
+                    "holds a run on other data or another network",
+                    "the ones it was begun with",
+                    "Give another folder.",
+                )
+        if run is None:
+            run = LanczosRun(start_vector(request, self.operator), placement=self._placement)
+        self._make_room(run)
+        self._runs[request.name] = run
+        return run
+
+    def _make_room(self, run: LanczosRun) -> None:
+        """Bring the basis of the run to go on with to its place, those of the others out of the way if need be."""
+        room = room_bytes(self.operator.device) - run.basis.num_bytes
+        for other in reversed(self._runs.values()):
+            room -= other.basis.num_bytes
+            if room < 0:
+                other.basis.park()
+        run.basis.unpark()
+
+
+def operator_identity(operator: SymmetricOperator) -> str:
+    """Return a digest of what tells operators apart without a product: size, type, weights, number of examples.
+
+    Two data sets of one size are told apart by LanczosRun.continues alone.
+    """
+    digest = hashlib.sha256(f"{operator.dim} {operator.dtype} {getattr(operator, 'num_examples', '')}".encode())
+    weights = getattr(operator, "weights", None)
+    if weights is not None:
+        digest.update(weights().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def source_folder(folder: Path, source: OperatorSource) -> Path:
+    """Return the folder of one source's runs, named by a digest of its fields."""
+    return folder / hashlib.sha256(repr(source).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def growing_inline_map(folder: Path | None = None) -> Iterator[ProbeMap]:
+    """Yield a map that runs all requests in this process and keeps the runs of the latest source.
+
+    Args:
+        folder: where runs are saved, a folder per source; None: nowhere.
+    """
+    latest: list[tuple[OperatorSource, GrowingRuns]] = []
+
+    def run_all(source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
+        if not latest or latest[0][0] != source:
+            latest.clear()  # first, so that two operators are never held at once
+            latest.append((source, GrowingRuns(source.build(), folder and source_folder(folder, source))))
+        for request in requests:
+            yield latest[0][1].run(request)
+
+    yield run_all
+    latest.clear()
