@@ -1,5 +1,6 @@
 """Commands about a user's own network: spectrum and limit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from suite.cells._network import UserNetwork
 
 app = typer.Typer()
+DEFAULT_TOLERANCE = 0.005  # in sparsity
 
 Model = Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="A function that returns a torch.nn.Module.")]
 Weights = Annotated[Path, typer.Option(help="A state dict: torch.save(model.state_dict(), FILE).")]
@@ -52,44 +54,80 @@ def spectrum(
     write_json(json_file, values)
 
 
-@app.command(epilog="Example: espalier limit --model mynet:build --weights net.pt --data mine.h5 --json limit.json")
+@app.command(epilog="Example: espalier limit --model mynet:build --weights net.pt --data mine.h5 --tolerance 0.005")
 def limit(
     model: Model,
     weights: Weights,
     data: Data,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Error allowed in sparsity; steps, probes and examples are chosen to reach it. By default 0.005, "
+            "unless --probes, --steps or --examples fix the effort."
+        ),
+    ] = None,
     loss_tolerance: Annotated[
         float | None, typer.Option(help="Nats the mean loss may rise; by default the spread of batch losses.")
     ] = None,
     curvature: Annotated[str, typer.Option(help="What negative eigenvalues count as: abs or positive.")] = "abs",
-    probes: Probes = 4,
-    steps: Steps = 64,
+    probes: Annotated[int | None, typer.Option(min=1, help="Fixed effort: random probes (4).")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Fixed effort: Lanczos steps per probe (64).")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Fixed effort: random examples (all).")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A folder; the same command goes on from what it saved there.")
+    ] = None,
     workers: Actors = 1,
     threads: Threads = None,
     seed: Seed = 0,
     dtype: Dtype = "float32",
     json_file: Json = None,
 ) -> None:
-    """Predict how sparse your own network can get: gaussian_width and statistical_dimension limits."""
+    """Predict how sparse your own network can get, to a stated tolerance."""
     from launchers.probes import probe_map
-    from suite.errors import UserError
     from suite.measure import Effort, measure_limits
 
-    if loss_tolerance is not None and not 0 < loss_tolerance < float("inf"):
-        raise UserError(f"--loss-tolerance {loss_tolerance} is no tolerance. Expected: a positive number of nats.")
+    fixed = {"--probes": probes, "--steps": steps, "--examples": examples}
+    allowed = _tolerance(tolerance, fixed, checkpoint)
+    _check_positive("--loss-tolerance", loss_tolerance, "a positive number of nats")
     checked: Any = one_of("--curvature", curvature, ("abs", "positive"))
-    source, effort = _source(model, weights, data, dtype), Effort(probes, steps, seed)
+    source, effort = _source(model, weights, data, dtype), Effort(probes or 4, steps or 64, seed)
     check_writable(json_file)
     with probe_map(workers, threads) as probes_on, progress_bar() as progress:
         values = measure_limits(
-            source,
+            replace(source, num_examples=examples, subset_seed=seed),
             effort,
             loss_tolerance_nats=loss_tolerance,
             curvature=checked,
+            tolerance=allowed,
+            folder=checkpoint,
             probe_map=probes_on,
             progress=progress,
         )
-    show(values)
+    show({name: value for name, value in values.items() if name != "checks"})
     write_json(json_file, values)
+
+
+def _tolerance(tolerance: float | None, fixed: dict[str, int | None], checkpoint: Path | None) -> float | None:
+    """Return the tolerance to reach, or None for a fixed effort."""
+    from suite.errors import UserError
+
+    given = [option for option, value in fixed.items() if value is not None]
+    if tolerance is not None and given:
+        raise UserError(
+            f"--tolerance {tolerance} chooses what {given[0]} fixes. Expected: one of the two; leave {given[0]} out."
+        )
+    if given and checkpoint is not None:
+        raise UserError(f"--checkpoint goes with a tolerance. Expected: no {given[0]}.")
+    if tolerance is not None and not 0.0 < tolerance < 1.0:
+        raise UserError(f"--tolerance {tolerance} is no error in sparsity. Expected: a number between 0 and 1.")
+    return None if given else tolerance or DEFAULT_TOLERANCE
+
+
+def _check_positive(option: str, value: float | None, expected: str) -> None:
+    from suite.errors import UserError
+
+    if value is not None and not 0 < value < float("inf"):
+        raise UserError(f"{option} {value} is no tolerance. Expected: {expected}.")
 
 
 def _source(model: str, weights: Path, data: Path, dtype: str) -> "UserNetwork":

@@ -71,14 +71,19 @@ def show(values: dict[str, Any]) -> None:
     """Print a result, one line each."""
     for name, value in values.items():
         if isinstance(value, dict):
-            parts = ", ".join(f"{part} {_number(number)}" for part, number in value.items() if number is not None)
-            print(f"{name}: {parts}")
+            inner = {part: each for part, each in value.items() if isinstance(each, dict)}
+            print(f"{name}: {_parts({part: each for part, each in value.items() if part not in inner})}")
+            for part, each in inner.items():
+                print(f"  {part}: {_parts(each)}")
         else:
             print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+def _parts(values: dict[str, Any]) -> str:
+    known = {part: value for part, value in values.items() if value is not None}
+    return ", ".join(
+        f"{part} {value:.4f}" if isinstance(value, float) else f"{part} {value}" for part, value in known.items()
+    )
 
 
 def check_writable(path: Path | None) -> None:

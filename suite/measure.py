@@ -115,7 +115,7 @@ def measure_limits(
         source, effort, probe_map, lambda fraction, text: progress(0.8 * fraction, text)
     )
     order = MagnitudeOrder.of(network.weights())
-    operator = _hessian(network, source.dtype)
+    operator = _hessian(network.with_train_examples(source.num_examples, source.subset_seed), source.dtype)
     progress(0.8, "runs from the removed weights")
     steps = min(effort.num_lanczos_steps, order.dim)
     try:
@@ -131,6 +131,7 @@ def measure_limits(
         "curvature": curvature,
         "num_probes": effort.num_probes,
         "num_lanczos_steps": steps,
+        "num_examples": operator.num_examples,
         "seed": effort.seed,
         "restarts": sum(result.restarts for result in results),
     }
