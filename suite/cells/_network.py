@@ -65,7 +65,7 @@ class Network:
             return self
         inputs, targets = self.splits["train"]
         if not 1 <= num_examples <= len(targets):
-            raise ValueError(f"num_examples={num_examples} is out of range. Expected: 1 to {len(targets)}.")
+            raise UserError(f"num_examples={num_examples} is out of range. Expected: 1 to {len(targets)}.")
         # Sorted, so that all examples are the split as it stands.
         chosen = torch.randperm(len(targets), generator=generator(seed, "examples"))[:num_examples].sort().values
         chosen = chosen.to(inputs.device)

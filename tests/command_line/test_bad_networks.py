@@ -239,6 +239,10 @@ OPTIONS = [
     ("loss_tolerance", 0, "--loss-tolerance 0.0 is no tolerance."),
     ("loss_tolerance", "nan", "--loss-tolerance nan is no tolerance."),
     ("loss_tolerance", "inf", "--loss-tolerance inf is no tolerance."),
+    ("tolerance", 0, "--tolerance 0.0 is no error in sparsity. Expected: a number between 0 and 1."),
+    ("tolerance", 1, "--tolerance 1.0 is no error in sparsity."),
+    ("tolerance", "nan", "--tolerance nan is no error in sparsity."),
+    ("examples", 301, "num_examples=301 is out of range. Expected: 1 to 300."),
     ("json", "no/such/limit.json", "no/such/limit.json cannot be written. Give --json a file in a folder that exists"),
     ("json", "good.h5/limit.json", "good.h5/limit.json cannot be written."),
     ("json", "folder", "folder cannot be written."),
@@ -256,3 +260,10 @@ def test_a_number_out_of_range_is_told_in_one_line(option: str, mine: Path, refu
     line = refused("limit", *options(**{option: -1}))
     assert f"Invalid value for '--{option}'" in line
     assert "(given: -1). See: espalier limit --help" in line
+
+
+@pytest.mark.parametrize("fixed", ["probes", "steps", "examples"])
+def test_a_tolerance_and_a_fixed_effort_exclude_each_other(fixed: str, mine: Path, refused: Refused) -> None:
+    line = refused("limit", *options(**{fixed: 3}), "--tolerance", 0.01)
+    assert f"--tolerance 0.01 chooses what --{fixed} fixes." in line
+    assert f"Expected: no --{fixed}." in refused("limit", *options(**{fixed: 3}), "--checkpoint", "saved")

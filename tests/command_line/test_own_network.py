@@ -114,6 +114,7 @@ def test_limits_agree_with_the_whole_hessian(name: str, own: Path, espalier: Esp
         "curvature",
         "num_probes",
         "num_lanczos_steps",
+        "num_examples",
         "seed",
         "restarts",
         "command",
@@ -166,3 +167,40 @@ def test_the_seed_and_the_tolerance_decide(own: Path, espalier: Espalier) -> Non
     assert first["gaussian_width"]["probe_standard_error"] is None  # one probe has no spread
     double = limit("--seed", 1, "--loss-tolerance", 0.1)
     assert double["gaussian_width"]["sparsity_limit"] == first["gaussian_width"]["at_double_tolerance"]
+
+
+@pytest.mark.parametrize("loss_tolerance", [0.01, 0.3])
+def test_a_tolerance_is_met_against_the_whole_hessian(loss_tolerance: float, own: Path, espalier: Espalier) -> None:
+    arguments = ("--tolerance", 0.02, "--loss-tolerance", loss_tolerance, "--json", "limit.json")
+    answer = espalier("limit", *options("convolutional", *arguments))
+    assert answer.code == 0, answer.err
+    values = json.loads((own / "limit.json").read_text())
+    assert values["converged"]
+    assert values["tolerance"] == 0.02
+    for limit, exact in exact_limits("convolutional", loss_tolerance).items():
+        budget = values[limit]["budget"]
+        squares = sum(budget[part] ** 2 for part in ("probe_standard_error", "truncation", "subset_bias"))
+        assert budget["total"] == pytest.approx(squares**0.5)
+        assert budget["total"] <= 0.02
+        assert values[limit]["sparsity_limit"] == pytest.approx(exact, abs=0.04), limit
+    last = values["checks"][-1]
+    assert last["num_matvecs"] == values["num_matvecs"]
+    assert "checks" not in answer.out
+    assert "  budget: probe_standard_error " in answer.out
+
+
+def test_a_checkpoint_is_gone_on_with_and_changes_nothing(own: Path, espalier: Espalier) -> None:
+    def limit(*more: object) -> dict[str, Any]:
+        tolerant = ("--tolerance", 0.03, "--loss-tolerance", 0.05, "--json", "limit.json")
+        answer = espalier("limit", *options("convolutional", *tolerant, *more))
+        assert answer.code == 0, answer.err
+        found: dict[str, Any] = json.loads((own / "limit.json").read_text())
+        del found["command"]
+        return found
+
+    plain = limit()
+    assert limit("--checkpoint", "saved") == plain
+    saved = {path: path.stat().st_mtime_ns for path in (own / "saved").rglob("*") if path.is_file()}
+    assert saved
+    assert limit("--checkpoint", "saved") == plain
+    assert {path: path.stat().st_mtime_ns for path in (own / "saved").rglob("*") if path.is_file()} == saved
