@@ -51,7 +51,8 @@ def averaged_quadrature(diagonal: FloatArray, off_diagonal: FloatArray, residual
         residual_norm: of the last step; 0 where the run broke down, whose Gauss rule is exact and is returned.
 
     Returns:
-        2 k - 1 nodes, growing; the outermost may lie outside the spectrum.
+        2 k - 1 nodes, growing; the outermost may lie outside the spectrum, which for a positive semi-definite operator
+        makes the rule worse than the Gauss rule once that has converged.
 
     Raises:
         ValueError: as gauss_quadrature.
@@ -76,7 +77,8 @@ def _last_of_inverse(diagonal: FloatArray, off_diagonal: FloatArray, node: float
     for shift in (0.0, _SINGULAR, 100 * _SINGULAR):
         banded[1] = diagonal - node + shift * scale
         try:
-            solution = solve_banded((1, 1), banded, right)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                solution = solve_banded((1, 1), banded, right)
         except np.linalg.LinAlgError:
             continue
         if np.isfinite(solution[-1]):

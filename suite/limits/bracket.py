@@ -1,9 +1,9 @@
 """A limit between two quadrature rules of the same Lanczos runs, and how far it may be off.
 
-The averaged Gauss rule gives a lower limit, the Gauss-Radau rule with a node at 0 an upper one; the estimate is the
-middle. For eigenvalues >= 0 the upper end is a bound (see suite.curvature.rules); the lower one is better than the
-bound that the plain Gauss rule is, and no bound. Negative eigenvalues, which are folded over or cut off afterwards,
-leave both ends heuristic. So `truncation` is half the bracket, or the change since a half or three quarters of the
+The Gauss rule gives a lower limit, the Gauss-Radau rule with a node at 0 an upper one; the estimate is the middle. For
+eigenvalues >= 0 both are bounds (see suite.curvature.rules). Negative ones, which are folded over or cut off
+afterwards, leave both ends heuristic, and the Gauss rule's jumps whenever a node crosses 0: then the averaged Gauss
+rule takes its place. So `truncation` is half the bracket, or the change since a half or three quarters of the
 steps where that is more. Changes alone proved no measure of the error: it was up to four times as large.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from suite.curvature.lanczos import Tridiagonal
-from suite.curvature.quadrature import Quadrature, SpectralMeasure
+from suite.curvature.quadrature import Quadrature, SpectralMeasure, gauss_quadrature
 from suite.curvature.rules import averaged_quadrature, radau_quadrature
 from suite.limits.curvature_treatment import Curvature, treated
 from suite.limits.gaussian_width import gaussian_width_fraction, gaussian_width_limit
@@ -21,6 +21,7 @@ from suite.limits.statistical_dimension import implied_count, optimal_theta, sta
 
 LIMITS = ("gaussian_width", "statistical_dimension")
 _EARLIER = (0.75, 0.5)  # of the steps: where the limit is looked at again
+_ROUNDING = 1e-6  # of float32, against the largest eigenvalue
 _SLOPE_STEP = 0.005  # in sparsity, to either side
 
 
@@ -29,7 +30,7 @@ class Bracket:
     """One limit with its errors, in sparsity.
 
     Attributes:
-        low: from the averaged Gauss rules.
+        low: from the Gauss rules, or the averaged ones.
         high: from the Gauss-Radau rules.
         truncation: see the module.
         probe_standard_error: see probe_standard_error.
@@ -136,10 +137,13 @@ class Runs:
 
 
 def rule(run: Tridiagonal, *, upper: bool) -> Quadrature:
-    """Return the Gauss-Radau rule with a node at 0, or the averaged Gauss rule; after a breakdown the exact rule."""
+    """Return the rule of one end of the bracket; after a breakdown both are the exact one."""
     residual_norm = 0.0 if run.status == "breakdown" else run.residual_norm
     if upper:
         return radau_quadrature(run.diagonal, run.off_diagonal, residual_norm)
+    gauss = gauss_quadrature(run.diagonal, run.off_diagonal)
+    if gauss.nodes[0] >= -_ROUNDING * gauss.nodes[-1]:
+        return gauss
     return averaged_quadrature(run.diagonal, run.off_diagonal, residual_norm)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from suite.curvature.lanczos import lanczos
+from suite.curvature.basis import Placement
+from suite.curvature.lanczos import LanczosRun, lanczos
 from suite.curvature.operators import DiagonalOperator, MatrixOperator
 from suite.curvature.quadrature import gauss_quadrature
 
@@ -173,3 +174,76 @@ def test_calls_that_cannot_work_are_refused(start, steps, message):
 def test_a_basis_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"basis has shape \(2, 5\)\. Expected: \(3, 5\)"):
         lanczos(lambda vector: vector, torch.ones(5), 3, basis=torch.empty(2, 5))
+
+
+def _equal(first, second):
+    assert np.array_equal(first.diagonal, second.diagonal)
+    assert np.array_equal(first.off_diagonal, second.off_diagonal)
+    assert first.residual_norm == second.residual_norm or (
+        math.isnan(first.residual_norm) and math.isnan(second.residual_norm)
+    )
+    assert (first.start_norm, first.status) == (second.start_norm, second.status)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("stops", [[1, 2, 3], [5, 30], [7, 7, 8, 29, 30]])
+def test_a_run_in_parts_has_the_bits_of_one_run(dtype, stops):
+    operator, start = MatrixOperator(_symmetric(200, 11).to(dtype)), _start(200).to(dtype)
+    run = LanczosRun(start)
+    for stop in stops:
+        _equal(run.extend_to(operator.matvec, stop), lanczos(operator.matvec, start, stop))
+    assert operator.num_matvecs == stops[-1] + sum(stops)  # the run itself paid for no step twice
+
+
+def test_fewer_steps_than_are_done_cost_nothing():
+    operator = MatrixOperator(_symmetric(60, 12))
+    run = LanczosRun(_start(60))
+    run.extend_to(operator.matvec, 20)
+    _equal(run.extend_to(operator.matvec, 9), lanczos(MatrixOperator(_symmetric(60, 12)).matvec, _start(60), 9))
+    assert operator.num_matvecs == 20
+
+
+def test_a_run_that_ended_early_says_so_only_where_it_ended():
+    operator = DiagonalOperator(torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64).repeat(20))
+    run = LanczosRun(_start(60))
+    assert [run.extend_to(operator.matvec, steps).status for steps in (2, 3, 9, 2)] == [
+        "complete",
+        "breakdown",
+        "breakdown",
+        "complete",
+    ]
+    assert operator.num_matvecs == 3
+
+
+def test_a_product_that_fails_ends_a_run_for_good():
+    operator = MatrixOperator(_symmetric(30, 9))
+
+    def matvec(vector):
+        product = operator.matvec(vector)
+        return product * math.inf if operator.num_matvecs == 5 else product
+
+    run = LanczosRun(_start(30))
+    assert run.extend_to(matvec, 4).status == "complete"
+    assert [run.extend_to(matvec, steps).status for steps in (10, 20)] == ["nonfinite", "nonfinite"]
+    assert run.extend_to(matvec, 4).status == "complete"
+    assert operator.num_matvecs == 5
+
+
+@pytest.mark.parametrize("placement", [None, Placement(torch.device("cpu"), torch.float16)])
+def test_a_restored_run_goes_on_with_the_same_bits(placement):
+    operator, start = MatrixOperator(_symmetric(90, 13).float()), _start(90).float()
+    whole, part = LanczosRun(start, placement=placement), LanczosRun(start, placement=placement)
+    part.extend_to(operator.matvec, 11)
+    rows = part.basis.stored(0, part.basis.num_rows).clone()
+    restored = LanczosRun.restored(part.snapshot(), rows, placement)
+    _equal(restored.extend_to(operator.matvec, 40), whole.extend_to(operator.matvec, 40))
+
+
+def test_another_operator_does_not_continue_a_run():
+    operator = MatrixOperator(_symmetric(90, 13))
+    run = LanczosRun(_start(90))
+    assert run.continues(operator.matvec)  # nothing is done yet
+    for steps in (1, 2, 12):
+        run.extend_to(operator.matvec, steps)
+        assert run.continues(operator.matvec)
+        assert not run.continues(MatrixOperator(_symmetric(90, 14)).matvec)

@@ -1,9 +1,19 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from suite.curvature.probes import ProbeRequest, probe_seed, probe_vector
+from suite.curvature.operators import DiagonalOperator
+from suite.curvature.probes import (
+    ProbeRequest,
+    RemovedWeightsRequest,
+    probe_seed,
+    probe_vector,
+    removed_weights,
+    start_vector,
+)
+from suite.limits.removal import MagnitudeOrder
 
 CPU = torch.device("cpu")
 DISTRIBUTIONS = ["rademacher", "normal", "sphere"]
@@ -64,3 +74,31 @@ def test_the_stream_is_pinned():
 def test_requests_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         ProbeRequest(*arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_removed_weights_are_those_of_the_magnitude_order(dtype):
+    draw = torch.Generator().manual_seed(4)
+    weights = torch.randint(-6, 7, (500,), generator=draw).to(dtype) / 7  # many ties, and zeros
+    order = MagnitudeOrder.of(weights.double().numpy())
+    for num_removed in (1, 77, 250, 499, 500):
+        delta = removed_weights(weights, num_removed)
+        assert delta.dtype == dtype
+        assert np.array_equal(delta.double().numpy(), order.removed(num_removed))
+
+
+def test_removed_weights_of_a_network(small_mlp):
+    operator = small_mlp.operator()
+    order = MagnitudeOrder.of(operator.weights().numpy())
+    assert np.array_equal(start_vector(RemovedWeightsRequest(20, 3), operator).numpy(), order.removed(20))
+
+
+def test_runs_from_removed_weights_that_cannot_be():
+    operator = DiagonalOperator(torch.ones(5))
+    with pytest.raises(ValueError, match=r"num_removed=6 is too large\. Expected: at most dim=5"):
+        start_vector(RemovedWeightsRequest(6, 1), operator)
+    with pytest.raises(ValueError, match="DiagonalOperator has no weights"):
+        start_vector(RemovedWeightsRequest(5, 1), operator)
+    for fields in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match=r"=0 is too small\. Expected: at least 1"):
+            RemovedWeightsRequest(*fields)
