@@ -1,6 +1,5 @@
 """Commands about a user's own network: spectrum and limit."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,8 +92,8 @@ def limit(
     source, effort = _source(model, weights, data, dtype), Effort(probes or 4, steps or 64, seed)
     check_writable(json_file)
     with probe_map(workers, threads) as probes_on, progress_bar() as progress:
-        values = measure_limits(
-            replace(source, num_examples=examples, subset_seed=seed),
+        limits = measure_limits(
+            source.with_examples(examples, seed),
             effort,
             loss_tolerance_nats=loss_tolerance,
             curvature=checked,
@@ -103,8 +102,8 @@ def limit(
             probe_map=probes_on,
             progress=progress,
         )
-    show({name: value for name, value in values.items() if name != "checks"})
-    write_json(json_file, values)
+    show({name: value for name, value in limits.values.items() if name != "checks"})
+    write_json(json_file, limits.values)
 
 
 def _tolerance(tolerance: float | None, fixed: dict[str, int | None], checkpoint: Path | None) -> float | None:

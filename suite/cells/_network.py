@@ -1,7 +1,8 @@
 """Trained networks by path: what an SLQ worker, an analysis and the command line load, each in its own process."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -72,6 +73,37 @@ class Network:
         return Network(self.model, {**self.splits, "train": (inputs[chosen], targets[chosen])})
 
 
+class NetworkSource(Protocol):
+    """A network that can be loaded anywhere: an OperatorSource over all or some of its training examples."""
+
+    @property
+    def dtype(self) -> str:
+        """Type of the arithmetic, a key of DTYPES."""
+        ...
+
+    @property
+    def num_examples(self) -> int | None:
+        """Of the training split, for the Hessian alone; None: all."""
+        ...
+
+    @property
+    def subset_seed(self) -> int:
+        """Which examples these are."""
+        ...
+
+    def load(self) -> Network:
+        """Return the network in memory, with all examples."""
+        ...
+
+    def build(self) -> HessianOperator:
+        """Return the Hessian over the training split, or over num_examples of it."""
+        ...
+
+    def with_examples(self, num_examples: int | None, subset_seed: int) -> "NetworkSource":
+        """Return the same network over some of the examples; fewer lie within more."""
+        ...
+
+
 @dataclass(frozen=True)
 class StoredNetwork:
     """The trained network of a committed dense cell: an OperatorSource that can be sent to any worker."""
@@ -125,6 +157,10 @@ class UserNetwork:
         inputs, targets = network.splits["train"]
         check_logits(network.model, inputs[:2], int(targets.max()) + 1, self.reference)
         return network
+
+    def with_examples(self, num_examples: int | None, subset_seed: int) -> "UserNetwork":
+        """Return the same network over some of the examples."""
+        return replace(self, num_examples=num_examples, subset_seed=subset_seed)
 
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""

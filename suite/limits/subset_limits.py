@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from suite.curvature.dense import dense_hessian, eigendecomposition
-from suite.curvature.quadrature import atoms
+from suite.curvature.quadrature import SpectralMeasure, atoms, measure_of_tridiagonals
 from suite.curvature.slq import OperatorSource, ProbeMap
 from suite.limits.adaptive import GRADIENTS_PER_BLOCK_PRODUCT, Ledger, Report, StepSearch, Target
 from suite.limits.bracket import LIMITS, Runs
@@ -40,6 +40,8 @@ class TolerantLimits:
         checks: all looks on the way; the last one is the result's.
         converged: False where the search gave up; the budgets say how far it came.
         method: "lanczos", or "dense" where the whole Hessian cost less.
+        measure: the spectral measure, for pictures: Gauss rules of the last runs, or all eigenvalues.
+        dim: number of prunable weights.
     """
 
     predictions: list[Prediction]
@@ -47,6 +49,8 @@ class TolerantLimits:
     checks: tuple[Check, ...]
     converged: bool
     method: str
+    measure: SpectralMeasure
+    dim: int
 
 
 def unreported(check: Check, most_products_left: int) -> None:
@@ -188,7 +192,8 @@ def _finished(runs: Runs, search: StepSearch, check: Check, shifts: dict[str, fl
         for name in LIMITS
     }
     checks = (*search.checks[:-1], replace(check, budgets=budgets))
-    return TolerantLimits(predictions, budgets, checks, within, "lanczos")
+    measure = measure_of_tridiagonals((run.diagonal, run.off_diagonal) for run in runs.probes)
+    return TolerantLimits(predictions, budgets, checks, within, "lanczos", measure, dim)
 
 
 def _middle(runs: Runs, name: str, loss_tolerance_nats: float) -> float:
@@ -216,4 +221,4 @@ def _dense(
     limits = {name: found[name, 1.0] for name in LIMITS}
     check = Check(num_examples, 0, 0, ledger.num_matvecs, ledger.gradient_equivalents, limits, budgets)
     report(check, 0)
-    return TolerantLimits(predictions, budgets, (*search.checks, check), True, "dense")
+    return TolerantLimits(predictions, budgets, (*search.checks, check), True, "dense", atoms(eigenvalues), order.dim)

@@ -1,0 +1,95 @@
+"""Limits to a tolerance: the search of suite.limits.subset_limits on a network that a user brings, watched."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from suite.cells._network import Network, NetworkSource
+from suite.curvature.growing_runs import growing_inline_map
+from suite.curvature.probes import RunRequest
+from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, inline_map
+from suite.errors import UserError
+from suite.limits.adaptive import Target
+from suite.limits.error_budget import Check
+from suite.limits.removal import MagnitudeOrder
+from suite.limits.subset_limits import TolerantLimits, limits_to_tolerance
+from suite.measure.spectrum import Progress, hessian_of
+
+
+def search_to_tolerance(
+    source: NetworkSource,
+    network: Network,
+    target: Target,
+    folder: Path | None,
+    probe_map: ProbeMap,
+    progress: Progress,
+) -> tuple[TolerantLimits, int]:
+    """Compute both limits to a tolerance; see limits_to_tolerance.
+
+    Args:
+        source: what each worker builds its operator from, over more and more of the examples.
+        network: the same, loaded here.
+        target: what is computed, and how well.
+        folder: inline, where runs are saved and gone on with; None: nowhere.
+        probe_map: inline, or Ray actors.
+        progress: called after each check with a fraction and how it stands.
+
+    Returns:
+        The limits, and how many runs were begun again after a worker was lost.
+
+    Raises:
+        UserError: the network has no fixed Hessian, a product is not finite, or the folder cannot be written.
+        FileRefused: the folder holds runs of another network.
+    """
+    order = MagnitudeOrder.of(network.weights())
+    num_examples = len(network.splits["train"][1])
+    hessian_of(network, source.dtype)  # refuses what has no fixed Hessian before any worker starts
+
+    def source_of(size: int) -> NetworkSource:
+        return source.with_examples(None if size == num_examples else size, target.seed)
+
+    with growing_inline_map(folder) if probe_map is inline_map else nullcontext(probe_map) as inner:
+        watched = _Watched(inner, progress)
+        try:
+            limits = limits_to_tolerance(source_of, num_examples, order, target, watched, watched.report)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error.strerror}. Give a folder of your own.") from error
+    return limits, watched.num_restarts
+
+
+class _Watched:
+    """A map that counts what passes through it, and says after each check how it stands."""
+
+    def __init__(self, inner: ProbeMap, progress: Progress) -> None:
+        self.num_restarts = 0
+        self._inner, self._progress = inner, progress
+        self._num_steps: dict[str, int] = {}
+        self._num_products, self._seconds, self._fraction = 0, 0.0, 0.0
+
+    def __call__(self, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
+        begin_s = time.perf_counter()
+        for result in self._inner(source, requests):
+            name, steps = f"{source} {result.index} {result.seed}", result.tridiagonal.num_lanczos_steps
+            self._num_products += max(0, steps - self._num_steps.get(name, 0))
+            self._num_steps[name] = steps
+            self.num_restarts += result.restarts
+            yield result
+        self._seconds += time.perf_counter() - begin_s
+
+    def report(self, check: Check, most_products_left: int) -> None:
+        """Show one check: where the limits stand, how fast it goes, how long it can still take."""
+        rate = self._num_products / self._seconds if self._seconds else 0.0
+        done = check.num_matvecs / max(1, check.num_matvecs + most_products_left)
+        self._fraction = max(self._fraction, done)
+        limits = ", ".join(
+            f"{name} {check.limits[name]:.3f} ± {check.budgets[name].total:.3f}" for name in check.limits
+        )
+        left = f", {most_products_left / rate:.0f} s at most with these examples" if rate and most_products_left else ""
+        self._progress(
+            self._fraction,
+            f"{limits} ({check.num_lanczos_steps} steps, {check.num_probes} probes, {check.num_examples} examples; "
+            f"{rate:.3g} products/s{left})",
+        )
