@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from espalier.notebook import DEFAULT_TOLERANCE
 from espalier.terminal import check_writable, one_of, progress_bar, show, write_json
 
 if TYPE_CHECKING:
     from suite.cells._network import UserNetwork
 
 app = typer.Typer()
-DEFAULT_TOLERANCE = 0.005  # in sparsity
 
 Model = Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="A function that returns a torch.nn.Module.")]
 Weights = Annotated[Path, typer.Option(help="A state dict: torch.save(model.state_dict(), FILE).")]

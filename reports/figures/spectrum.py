@@ -51,6 +51,16 @@ def chart(results: Results, task: str) -> alt.TopLevelMixin | None:
     return _theme.themed(panels[0] if len(panels) == 1 else alt.vconcat(*panels), f"{TITLE}, {task}")
 
 
+def chart_of(measure: SpectralMeasure, source: str = "slq") -> alt.TopLevelMixin | None:
+    """Return the same picture of one spectrum that lies in no results file, or None where there is no curvature."""
+    largest = float(np.abs(measure.pooled().nodes).max())
+    if largest == 0.0:
+        return None
+    grid = largest * np.geomspace(_SMALLEST_SHOWN, 1.0, _NUM_GRID_POINTS)
+    tails = _tails({"source": source, "seed": 0, "cell": ""}, measure, grid)
+    return None if tails.empty else _theme.themed(_panel(tails), TITLE)
+
+
 def measure_of(cell: Cell) -> SpectralMeasure | None:
     """Return the spectral measure that a cell holds, exact or sampled; None when it holds neither.
 

@@ -1,12 +1,13 @@
 """Trained networks by path: what an SLQ worker, an analysis and the command line load, each in its own process."""
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data._dataset import read_dataset
 from suite.cells._datasets import splits_on, verified_dataset
@@ -165,3 +166,49 @@ class UserNetwork:
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
         return self.load().with_train_examples(self.num_examples, self.subset_seed).hessian(self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryNetwork:
+    """A network in this process: for notebooks. It is not sent to other workers."""
+
+    network: Network
+    dtype: str
+    num_examples: int | None = None
+    subset_seed: int = 0
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: Tensor, targets: Tensor, dtype: str = "float32") -> "MemoryNetwork":
+        """Take a copy of the model, and the data to where it lies.
+
+        Raises:
+            UserError: the model has nothing to prune, or does not take the data.
+        """
+        if inputs.ndim < 2 or targets.ndim != 1 or len(inputs) != len(targets) or not len(targets):
+            raise UserError(
+                f"inputs have shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}. "
+                "Expected: (n, ...) and (n,), n >= 1."
+            )
+        if targets.is_floating_point() or int(targets.min()) < 0:
+            raise UserError(f"targets are {targets.dtype}, from {targets.min():g}. Expected: whole classes from 0.")
+        own = copy.deepcopy(model).float().eval()
+        device = next(iter(prunable_weights(own).values())).device
+        splits = {"train": (inputs.detach().to(device, torch.float32), targets.to(device, torch.int64))}
+        check_logits(own, splits["train"][0][:2], int(targets.max()) + 1, type(model).__name__)
+        return cls(Network(own, splits), dtype)
+
+    def __repr__(self) -> str:
+        """Return what tells subsets apart, and no tensors."""
+        return f"MemoryNetwork({id(self.network)}, {self.num_examples}, {self.subset_seed})"
+
+    def load(self) -> Network:
+        """Return the network itself."""
+        return self.network
+
+    def with_examples(self, num_examples: int | None, subset_seed: int) -> "MemoryNetwork":
+        """Return the same network over some of the examples."""
+        return replace(self, num_examples=num_examples, subset_seed=subset_seed)
+
+    def build(self) -> HessianOperator:
+        """Return the Hessian over the training split, or over num_examples of it."""
+        return self.network.with_train_examples(self.num_examples, self.subset_seed).hessian(self.dtype)

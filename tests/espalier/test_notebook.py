@@ -1,0 +1,148 @@
+"""A network in memory: what a notebook calls and shows."""
+
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from torch import nn
+
+import espalier
+from suite.cells._network import MemoryNetwork
+from suite.curvature.dense import dense_hessian, eigendecomposition
+from suite.errors import UserError
+
+LIMITS = ("gaussian_width", "statistical_dimension")
+
+
+class Tags(HTMLParser):
+    """Collects tags and addresses, and fails on one that is closed out of turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.seen.append(tag)
+        assert not [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def bunch() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A small trained network, left in training mode, with its data."""
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn((300, 6), generator=draw)
+    targets = (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0).long()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.2), nn.Tanh(), nn.Linear(8, 3))
+        optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
+        for _ in range(150):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+            optimiser.step()
+    return model.train(), inputs, targets
+
+
+@pytest.fixture(scope="module")
+def found(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> espalier.Measured:
+    return espalier.limit(*bunch, tolerance=0.02, dtype="float64")
+
+
+def test_the_model_is_left_as_it_was(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
+    model = bunch[0]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    espalier.spectrum(*bunch, probes=1, steps=2)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(parameter.grad is not None or parameter.requires_grad for parameter in model.parameters())
+
+
+def test_limits_come_with_their_errors_and_are_json(found: espalier.Measured) -> None:
+    assert json.loads(json.dumps(found.values, allow_nan=False)) == found.values
+    for limit in LIMITS:
+        assert 0 < found[limit]["sparsity_limit"] < 1
+        assert found[limit]["budget"]["total"] <= 0.02
+
+
+def test_the_measure_is_that_of_the_whole_hessian(
+    found: espalier.Measured, bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]
+) -> None:
+    spectrum = eigendecomposition(dense_hessian(MemoryNetwork.of(*bunch, "float64").build()))
+    mean, _ = found.measure.integrate(lambda nodes: nodes)
+    assert found["method"] == "dense"  # 72 weights
+    assert mean == pytest.approx(float(spectrum.eigenvalues.mean()), rel=1e-9)
+
+
+def test_a_notebook_shows_a_table_and_a_plot_that_refer_to_nothing(found: espalier.Measured) -> None:
+    text = found._repr_html_()
+    tags = Tags()
+    tags.feed(text)
+    assert not tags.open
+    assert {"table", "svg", "path"} <= set(tags.seen)
+    assert f"{100 * found['statistical_dimension']['sparsity_limit']:.2f}%" in text
+    assert "Gaussian width (published)" in text
+
+
+def test_a_spectrum_has_a_plot_and_no_table(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
+    shown = espalier.spectrum(*bunch, probes=2, steps=10)
+    tags = Tags()
+    tags.feed(shown._repr_html_())
+    assert "table" not in tags.seen
+    assert "svg" in tags.seen
+    assert len(shown["probes"]) == 2
+    assert "probes:" not in repr(shown)
+    assert f"eigenvalue_max: {shown['eigenvalue_max']}" in repr(shown)
+
+
+def test_without_the_reports_extra_the_numbers_are_still_shown(
+    found: espalier.Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "reports.figures.spectrum", None)
+    text = found._repr_html_()
+    assert "<table>" in text
+    assert "reports extra" in text
+
+
+INPUTS, TARGETS = torch.zeros((200, 6)), torch.arange(200) % 3
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "targets", "line"),
+    [
+        (nn.ReLU(), INPUTS, TARGETS, "ReLU has no prunable weights."),
+        (nn.Linear(7, 3), INPUTS, TARGETS, "Linear does not take inputs of shape (6,)"),
+        (nn.Linear(6, 2), INPUTS, TARGETS, "Linear returned (2, 2) for 2 inputs."),
+        (nn.Linear(6, 3), INPUTS, TARGETS[:9], "inputs have shape (200, 6) and targets (9,)."),
+        (nn.Linear(6, 3), INPUTS[:, 0], TARGETS, "inputs have shape (200,)"),
+        (nn.Linear(6, 3), INPUTS, TARGETS.float(), "targets are torch.float32, from 0."),
+        (nn.Linear(6, 3), INPUTS, TARGETS - 1, "targets are torch.int64, from -1."),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_line(
+    model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, line: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        espalier.limit(model, inputs, targets)
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"), [({"dtype": "half"}, "dtype='half' is unknown."), ({"tolerance": 2.0}, "tolerance=2.0")]
+)
+def test_an_option_that_cannot_be(options: dict[str, object], line: str) -> None:
+    with torch.random.fork_rng(devices=[]), pytest.raises(UserError) as caught:
+        espalier.limit(nn.Linear(6, 3), torch.randn(200, 6), TARGETS, **options)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(line)
+
+
+def test_import_is_light() -> None:
+    program = "import sys, espalier; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
