@@ -59,9 +59,13 @@ def test_own_network_runs_as_written(tmp_path):
     (tmp_path / "prepare.py").write_text(block_with("python", "torch.save"))
     done = run_all(block_with("sh", "prepare.py"), tmp_path)
     assert [each.returncode for each in done] == [0, 0, 0], "".join(each.stderr for each in done)
+    notebook = f"{block_with('python', 'torch.save')}\n{block_with('python', 'espalier.limit')}\nprint(found)"
+    shown = subprocess.run([sys.executable, "-c", notebook], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "statistical_dimension" in shown.stdout
     values = json.loads((tmp_path / "limit.json").read_text())
     assert 0 < values["gaussian_width"]["sparsity_limit"] <= values["statistical_dimension"]["sparsity_limit"] < 1
     assert values["num_prunable_weights"] == 8 * 9 + 288 * 10
+    assert values["statistical_dimension"]["budget"]["total"] <= 0.01
 
 
 def test_the_two_make_commands_exist():
