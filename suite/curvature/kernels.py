@@ -1,0 +1,248 @@
+"""Convolution, linear layer and batch normalisation whose second derivatives run on the kernels of the first.
+
+A product with the Hessian differentiates a gradient. For a convolution torch answers that with kernels made for
+something else (images as channels, filters as large as images), at 1.5 to 3 times the price. But the gradient of a
+bilinear map is bilinear in the same three operands, so all its derivatives can be written as forward, input-gradient
+and weight-gradient convolutions again, for which fast kernels exist. Measured: tests/performance/results/products.json.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+_SPATIAL_DIMS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+
+
+class Kernels(TorchFunctionMode):
+    """While entered, convolutions, linear layers and batch norms in eval mode are computed as described above.
+
+    Everything else, and every call that these rules do not cover, stays torch's own. Only the forward pass needs to be
+    inside; the backward passes of what was computed inside follow.
+
+    A first backward pass with create_graph=True gives weight gradients without values: zeros that carry their graph.
+    Products need their derivative alone, and a third of the pass is saved. So this is no way to compute gradients.
+
+    Args:
+        operand_dtype: what the operands of convolutions and linear layers are rounded to; all other operations keep
+            the network's type. None: no rounding.
+    """
+
+    def __init__(self, operand_dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self._operand_dtype = operand_dtype
+        self._cotangent_only = False
+
+    @property
+    def cotangent_only(self) -> bool:
+        """Whether weights and inputs are left out of the backward pass; see for_cotangents."""
+        return self._cotangent_only
+
+    @contextmanager
+    def for_cotangents(self) -> Iterator[None]:
+        """Within, differentiate a first backward pass with respect to its cotangent alone; half the work of both.
+
+        That gives a Jacobian-vector product. What torch.autograd.grad is asked for must be that cotangent.
+        """
+        self._cotangent_only = True
+        try:
+            yield
+        finally:
+            self._cotangent_only = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Answer one call of torch."""
+        named = dict(kwargs or {})
+        if func in _SPATIAL_DIMS:
+            answer = self._convolution(_SPATIAL_DIMS[func], *args, **named)
+        elif func is functional.linear:
+            answer = self._linear(*args, **named)
+        elif func is functional.batch_norm:
+            answer = _batch_norm(*args, **named)
+        else:
+            answer = None
+        return func(*args, **named) if answer is None else answer
+
+    def _convolution(
+        self,
+        num_dims: int,
+        input: Tensor,  # noqa: A002  torch's name, which callers may write
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] | str = 0,
+        dilation: int | tuple[int, ...] = 1,
+        groups: int = 1,
+    ) -> Tensor | None:
+        if isinstance(padding, str) or input.ndim != num_dims + 2:
+            return None
+        stride, padding, dilation = (_per_dim(value, num_dims) for value in (stride, padding, dilation))
+        return self._bilinear(_Convolve(stride, padding, dilation, groups), input, weight, bias)
+
+    def _linear(
+        self,
+        input: Tensor,  # noqa: A002  torch's name, which callers may write
+        weight: Tensor,
+        bias: Tensor | None = None,
+    ) -> Tensor | None:
+        return self._bilinear(_Multiply(), input, weight, bias) if input.ndim == 2 else None
+
+    def _bilinear(self, maps: "_Maps", inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        if bias is not None and bias.requires_grad:
+            return None
+        operands = [inputs, weight, bias]
+        if self._operand_dtype is not None:
+            operands = [None if each is None else each.to(self._operand_dtype) for each in operands]
+        # Nobody reads the value of a leaf's gradient here; that of a computed weight is an operand further on.
+        outputs: Tensor = _applied(_Output, *operands, maps, self, weight.is_leaf)
+        return outputs.to(inputs.dtype)
+
+
+@dataclass(frozen=True)
+class _Convolve:
+    """The three bilinear maps between a convolution's inputs, weight and outputs."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    def to_outputs(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        outputs: Tensor = torch.ops.aten.convolution(inputs, weight, bias, *self._geometry())
+        return outputs
+
+    def to_inputs(self, outputs: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+        return self._backward(outputs, like, weight, 0)
+
+    def to_weight(self, inputs: Tensor, outputs: Tensor, like: Tensor) -> Tensor:
+        return self._backward(outputs, inputs, like, 1)
+
+    def _backward(self, outputs: Tensor, inputs: Tensor, weight: Tensor, which: int) -> Tensor:
+        wanted = [index == which for index in range(3)]
+        found = torch.ops.aten.convolution_backward(outputs, inputs, weight, None, *self._geometry(), wanted)
+        gradient: Tensor = found[which]
+        return gradient
+
+    def _geometry(self) -> tuple[Any, ...]:
+        output_padding = (0,) * len(self.stride)
+        return self.stride, self.padding, self.dilation, False, output_padding, self.groups
+
+
+class _Multiply:
+    """The same maps of a linear layer: inputs (n, in), weight (out, in), outputs (n, out)."""
+
+    def to_outputs(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return functional.linear(inputs, weight, bias)
+
+    def to_inputs(self, outputs: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+        del like
+        return outputs.mm(weight)
+
+    def to_weight(self, inputs: Tensor, outputs: Tensor, like: Tensor) -> Tensor:
+        del like
+        return outputs.t().mm(inputs)
+
+
+_Maps = _Convolve | _Multiply
+
+
+class _Output(Function):
+    """(inputs, weight) -> outputs; its two derivatives are the other two bilinear maps."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, maps: _Maps, kernels: Kernels, valueless: bool
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        ctx.maps, ctx.kernels, ctx.valueless = maps, kernels, valueless
+        return maps.to_outputs(inputs, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, outputs: Tensor) -> Any:
+        inputs, weight = ctx.saved_tensors
+        valueless = ctx.valueless and torch.is_grad_enabled()
+        to_inputs = to_weight = None
+        if ctx.needs_input_grad[0]:
+            to_inputs = _applied(_InputGradient, outputs, weight, inputs.detach(), ctx.maps, ctx.kernels)
+        if ctx.needs_input_grad[1]:
+            to_weight = _applied(_WeightGradient, inputs, outputs, weight.detach(), ctx.maps, ctx.kernels, valueless)
+        return to_inputs, to_weight, None, None, None, None
+
+
+class _InputGradient(Function):
+    """(cotangent of outputs, weight) -> cotangent of inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, weight: Tensor, like: Tensor, maps: _Maps, kernels: Kernels) -> Tensor:
+        ctx.save_for_backward(outputs, weight)
+        ctx.maps, ctx.kernels = maps, kernels
+        return maps.to_inputs(outputs, weight, like)
+
+    @staticmethod
+    def backward(ctx: Any, inputs: Tensor) -> Any:
+        outputs, weight = ctx.saved_tensors
+        to_weight = None
+        if ctx.needs_input_grad[1] and not ctx.kernels.cotangent_only:
+            to_weight = ctx.maps.to_weight(inputs, outputs, weight)
+        return ctx.maps.to_outputs(inputs, weight), to_weight, None, None, None
+
+
+class _WeightGradient(Function):
+    """(inputs, cotangent of outputs) -> cotangent of the weight, or zeros in its place where nobody reads it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, outputs: Tensor, like: Tensor, maps: _Maps, kernels: Kernels, valueless: bool
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, outputs)
+        ctx.maps, ctx.kernels = maps, kernels
+        return like.new_zeros(()).expand(like.shape) if valueless else maps.to_weight(inputs, outputs, like)
+
+    @staticmethod
+    def backward(ctx: Any, weight: Tensor) -> Any:
+        inputs, outputs = ctx.saved_tensors
+        if inputs.ndim == 4 and not inputs.is_contiguous():
+            weight = weight.contiguous(memory_format=torch.channels_last)  # else every kernel converts its operands
+        to_inputs = None
+        if ctx.needs_input_grad[0] and not ctx.kernels.cotangent_only:
+            to_inputs = ctx.maps.to_inputs(outputs, weight, inputs)
+        return to_inputs, ctx.maps.to_outputs(inputs, weight), None, None, None, None
+
+
+def _applied(function: type[Function], *arguments: Any) -> Any:
+    return function.apply(*arguments)  # type: ignore[no-untyped-call]
+
+
+def _batch_norm(
+    input: Tensor,  # noqa: A002  torch's name, which callers may write
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    """Write normalisation by running statistics as what it is: one scale and one shift per channel."""
+    del momentum
+    if training or running_mean is None or running_var is None:
+        return None
+    scale = torch.rsqrt(running_var + eps)
+    scale = scale if weight is None else scale * weight
+    shift = -running_mean * scale
+    shift = shift if bias is None else shift + bias
+    per_channel = (1, -1, *(1,) * (input.ndim - 2))
+    return torch.addcmul(shift.view(per_channel), input, scale.view(per_channel))
+
+
+def _per_dim(value: Any, num_dims: int) -> tuple[int, ...]:
+    values = tuple(value) if isinstance(value, tuple | list) else (value,)
+    return values * num_dims if len(values) == 1 else values
