@@ -1,0 +1,61 @@
+"""Images that a network can learn, and FC5 trained on them: the workload of the time-to-the-limit benchmark."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from suite.network import build_model, initialise, model_spec, prunable_weights
+from suite.seeds import generator
+from suite.study import Recipe
+from suite.training.loop import train
+
+_PROTOTYPES_PER_CLASS = 8
+_NOISE = 2.0  # against prototypes of unit variance: 95 % of unseen images are told after 10 epochs on 4,000
+
+
+def images(num_examples: int, num_classes: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return smooth random prototypes, a few per class, each example one of them with noise of its own.
+
+    Returns:
+        Inputs, shape (num_examples, 3, 32, 32), and classes, shape (num_examples,).
+    """
+    draw = generator(seed, "images")
+    coarse = torch.randn((num_classes * _PROTOTYPES_PER_CLASS, 3, 8, 8), generator=draw)
+    prototypes = nn.functional.interpolate(coarse, size=32, mode="bilinear")
+    chosen = torch.randint(0, len(prototypes), (num_examples,), generator=draw)
+    noise = torch.randn((num_examples, 3, 32, 32), generator=draw)
+    inputs = prototypes[chosen] + _NOISE * noise
+    return (inputs - inputs.mean()) / inputs.std(), chosen % num_classes
+
+
+def trained(name: str, inputs: Tensor, targets: Tensor, folder: Path, epochs: int) -> nn.Module:
+    """Return a network trained as LOMP trains it, with an L1 penalty; read from the folder where it is there already.
+
+    Args:
+        name: of a model in suite/models.
+        inputs: shape (n, 3, 32, 32).
+        targets: shape (n,).
+        folder: where the weights are kept between runs.
+        epochs: of SGD with momentum, cosine schedule, batch 128.
+    """
+    model = build_model(model_spec(name, {}, tuple(inputs.shape[1:]), int(targets.max()) + 1))
+    path = folder / f"{name}-{len(targets)}-{epochs}.pt"
+    if path.exists():
+        model.load_state_dict(torch.load(path, weights_only=True))
+        return model.eval()
+    initialise(model, "kaiming_normal", 0)
+    recipe = Recipe(epochs=epochs, batch_size=128, learning_rate=0.02, l1=5e-5)
+    train(model, {"train": (inputs, targets)}, recipe, 0, progress=lambda done, text: print(f"{done:.0%} {text}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), path)
+    return model.eval()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return what tells whether a stored reference belongs to these weights."""
+    digest = hashlib.sha256()
+    for weight in prunable_weights(model).values():
+        digest.update(weight.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
