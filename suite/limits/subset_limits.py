@@ -35,7 +35,8 @@ class TolerantLimits:
 
     Attributes:
         predictions: both limits at each tolerance factor. Those at other factors than 1 hold the removed weights'
-            direction fixed: off by up to 0.003 more, measured.
+            direction fixed. Measured at a tolerance of 0.005, they were off by up to 0.017, and by up to 0.010 where
+            the network was trained with an L1 penalty.
         budgets: limit -> its errors at factor 1.
         checks: all looks on the way; the last one is the result's.
         converged: False where the search gave up; the budgets say how far it came.
@@ -79,13 +80,14 @@ def limits_to_tolerance(
     Returns:
         Limits whose root sum of squares of probe_standard_error, truncation and subset_bias is within the tolerance,
         or converged=False and a warning in the log. This is one standard deviation and two widths that held in
-        measurements, not a bound. Measured against dense Hessians of networks for digits, actual error over
-        tolerance: see tests/suite/limits/test_tolerance_evidence.py.
+        measurements, not a bound: 42 of 44 limits of 11 networks for digits (4,464 and 6,464 weights) came within
+        0.005 of the dense Hessian's at that tolerance, all within 0.008; at 0.02 all 44 did.
 
     Raises:
         ValueError: a product was not finite.
 
-    Cost: typically 100 to 400 products over all examples for a tolerance of 0.005; Check.gradient_equivalents.
+    Cost: on those networks 120 to 376 products for a tolerance of 0.005 after training with an L1 penalty, 1,400
+        without (dim = 4,464, a loss tolerance of 0.0005); at 0.02, 88 to 376. See Check.gradient_equivalents.
     """
     ledger = Ledger(num_examples)
     search = StepSearch(order, target, probe_map, ledger, report)

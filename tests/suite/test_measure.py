@@ -15,6 +15,7 @@ from suite.cells._context import silent
 from suite.cells._network import UserNetwork
 from suite.curvature.dense import dense_hessian
 from suite.curvature.quadrature import atoms
+from suite.curvature.saved_runs import save_run
 from suite.curvature.slq import inline_map
 from suite.errors import UserError
 from suite.limits.exact import exact_delta_measure
@@ -187,3 +188,84 @@ def test_too_few_examples_for_a_spread_of_batches(source: UserNetwork, tmp_path:
     write_dataset(path, {"train": split}, {"classes": 3, "source": "", "licence": ""})
     with pytest.raises(UserError, match="9 examples make one batch of 128; its loss has no spread"):
         measure_limits(replaced(source, data=path), Effort(1, 2))
+
+
+def test_a_tolerance_picks_the_dense_hessian_where_that_is_cheaper(source: UserNetwork) -> None:
+    found = measure_limits(source, Effort(), loss_tolerance_nats=0.05, tolerance=0.005)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert (found["method"], found["converged"], found["num_examples"]) == ("dense", True, 160)
+    order = MagnitudeOrder.of(source.load().weights())
+    eigenvalues, eigenvectors = (part.numpy() for part in torch.linalg.eigh(dense_hessian(source.build(), max_dim=DIM)))
+    delta_measure = exact_delta_measure(eigenvalues, eigenvectors, order)
+    for prediction in predict(atoms(eigenvalues), order, 0.05, delta_measure, "abs", resolution=0.0):
+        if prediction.tolerance_factor == 1:
+            limit = found[prediction.limit]
+            assert limit["sparsity_limit"] == prediction.estimate.sparsity_limit
+            assert limit["budget"]["total"] == 0.0
+            half_width = (limit["at_double_tolerance"] - limit["at_half_tolerance"]) / 2
+            assert limit["budget"]["epsilon_sensitivity"] == pytest.approx(half_width)
+
+
+@pytest.fixture
+def wide(source: UserNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserNetwork:
+    """A network of 5,400 random weights: too many for the dense Hessian to take over."""
+    name = f"wide_net_{tmp_path.name}".replace("-", "_")
+    layers = "nn.Flatten(), nn.Linear(6, 600), nn.ReLU(), nn.Linear(600, 3)"
+    (tmp_path / f"{name}.py").write_text(f"from torch import nn\ndef build():\n    return nn.Sequential({layers})\n")
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"1.weight": (600, 6), "1.bias": (600,), "3.weight": (3, 600), "3.bias": (3,)}
+    state = {key: 0.1 * torch.randn(shape, generator=draw) for key, shape in shapes.items()}
+    torch.save(state, tmp_path / "wide.pt")
+    return replaced(source, reference=f"{name}:build", weights=tmp_path / "wide.pt", dtype="float32")
+
+
+def test_a_tolerance_is_reached_and_every_check_is_reported(wide: UserNetwork) -> None:
+    events: list[tuple[float, str]] = []
+    found = measure_limits(
+        wide, Effort(), loss_tolerance_nats=0.5, tolerance=0.02, progress=lambda *event: events.append(event)
+    )
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert (found["method"], found["converged"], found["tolerance"]) == ("lanczos", True, 0.02)
+    assert found["num_matvecs"] == found["checks"][-1]["num_matvecs"]
+    assert found["gradient_equivalents"] == 3 * found["num_matvecs"]
+    for name in ("gaussian_width", "statistical_dimension"):
+        assert found[name]["budget"]["total"] <= 0.02
+        assert found[name]["lower"] <= found[name]["sparsity_limit"] <= found[name]["upper"]
+    assert len(events) == len(found["checks"])
+    assert [fraction for fraction, _ in events] == sorted(fraction for fraction, _ in events)
+    assert "160 examples" in events[-1][1]
+    assert "products/s" in events[-1][1]
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(
+    wide: UserNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: dict[str, Any] = {"loss_tolerance_nats": 0.5, "tolerance": 0.01}
+    whole = measure_limits(wide, Effort(), **arguments)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_limits(wide, Effort(), folder=tmp_path / "runs", progress=killed, **arguments)
+    products: list[int] = []
+    monkeypatch.setattr(
+        "suite.curvature.growing_runs.save_run",
+        lambda run, folder, identity: (products.append(run.num_lanczos_steps), save_run(run, folder, identity)),
+    )
+    assert measure_limits(wide, Effort(), folder=tmp_path / "runs", **arguments) == whole
+    assert products  # something was left to do
+    products.clear()
+    assert measure_limits(wide, Effort(), folder=tmp_path / "runs", **arguments) == whole
+    assert products == []  # and nothing the third time
+
+
+def test_a_folder_that_cannot_be_made(wide: UserNetwork, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file cannot be written: .*\. Give a folder of your own\."):
+        measure_limits(wide, Effort(), loss_tolerance_nats=0.5, tolerance=0.02, folder=tmp_path / "file")
+
+
+def test_a_tolerance_that_is_none(source: UserNetwork) -> None:
+    with pytest.raises(UserError, match=r"tolerance=1\.5 is out of range"):
+        measure_limits(source, Effort(), loss_tolerance_nats=0.01, tolerance=1.5)

@@ -76,3 +76,31 @@ def test_the_tolerance_is_the_spread_of_batches_of_128(source: StoredNetwork) ->
 def test_data_that_changed_after_planning_are_refused(source: StoredNetwork) -> None:
     with pytest.raises(FileRefused, match="has changed since the study was planned"):
         replace(source, data_sha256="0" * 64).load()
+
+
+def test_subsets_of_the_training_split_are_nested_and_never_the_first_ones(source: StoredNetwork) -> None:
+    network = source.load()
+    whole = network.splits["train"][0]
+
+    def rows(num_examples: int, seed: int = 0) -> set[tuple[float, ...]]:
+        part = network.with_train_examples(num_examples, seed).splits
+        assert part["test"] is network.splits["test"]
+        assert len(part["train"][0]) == len(part["train"][1]) == num_examples
+        return {tuple(row) for row in part["train"][0].tolist()}
+
+    assert rows(20) < rows(50) < rows(160)
+    assert rows(20) != rows(20, seed=1)
+    assert rows(20) != {tuple(row) for row in whole[:20].tolist()}
+    assert torch.equal(network.with_train_examples(160, 0).splits["train"][0], whole)
+    assert network.with_train_examples(None, 0) is network
+    with pytest.raises(ValueError, match=r"num_examples=161 is out of range\. Expected: 1 to 160"):
+        network.with_train_examples(161, 0)
+
+
+def test_a_source_of_a_subset_builds_the_mean_over_it(source: StoredNetwork) -> None:
+    vector = torch.randn(72, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    few = replace(source, num_examples=50, subset_seed=3).build()
+    assert few.num_examples == 50
+    expected = source.load().with_train_examples(50, 3).hessian("float64").matvec(vector)
+    assert torch.equal(few.matvec(vector), expected)
+    assert not torch.allclose(source.build().matvec(vector), expected)

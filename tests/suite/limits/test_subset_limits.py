@@ -1,0 +1,130 @@
+"""Limits from subsets, on Hessians that depend on the number of examples in a known way."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from suite.curvature.growing_runs import growing_inline_map
+from suite.curvature.operators import MatrixOperator
+from suite.limits.adaptive import Target
+from suite.limits.bracket import LIMITS
+from suite.limits.exact import exact_limits
+from suite.limits.subset_limits import extrapolated, first_size, limits_to_tolerance, next_size
+
+EPSILON, NUM_EXAMPLES = 0.5, 65_536
+
+
+class Weighted(MatrixOperator):
+    def __init__(self, matrix: torch.Tensor, weights: torch.Tensor) -> None:
+        super().__init__(matrix)
+        self._weights = weights
+
+    def weights(self) -> torch.Tensor:
+        return self._weights.clone()
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Eigenvalues 1 + bias / n times too large."""
+
+    model: Any
+    bias: float
+    num_examples: int
+
+    def build(self) -> Weighted:
+        scale = 1 + self.bias / self.num_examples - self.bias / NUM_EXAMPLES
+        matrix = (self.model.eigenvectors * self.model.eigenvalues) @ self.model.eigenvectors.T
+        return Weighted(torch.from_numpy(scale * matrix), torch.from_numpy(self.model.order.weights))
+
+
+@pytest.fixture(scope="module")
+def model(quadratic_model: Callable[..., Any]) -> Any:
+    return quadratic_model(1, dim=600, num_zero=60)
+
+
+def _limits(model: Any, bias: float, tolerance: float = 0.02, **changes: Any) -> Any:
+    target = Target(tolerance, EPSILON, "positive", **({"max_dense_dim": 0} | changes))
+    with growing_inline_map() as probe_map:
+        return limits_to_tolerance(lambda size: Source(model, bias, size), NUM_EXAMPLES, model.order, target, probe_map)
+
+
+def _exact(model: Any) -> dict[str, float]:
+    found = exact_limits(
+        model.eigenvalues, model.delta_measure(), model.order, EPSILON, gaussian_width_curvature="positive"
+    )
+    return {name: getattr(found, name).sparsity_limit for name in LIMITS}
+
+
+def _found(limits: Any) -> dict[str, float]:
+    return {each.limit: each.estimate.sparsity_limit for each in limits.predictions if each.tolerance_factor == 1.0}
+
+
+def test_without_a_bias_few_examples_are_enough(model: Any) -> None:
+    limits = _limits(model, 0.0)
+    last = limits.checks[-1]
+    assert (limits.converged, limits.method, last.num_examples) == (True, "lanczos", 4096)
+    assert last.gradient_equivalents < 3 * last.num_matvecs * 4096 / NUM_EXAMPLES
+    for name, value in _found(limits).items():
+        assert abs(value - _exact(model)[name]) < 0.04
+        assert limits.budgets[name].subset_bias == 0.0
+        assert limits.budgets[name].epsilon_sensitivity > 0
+
+
+def test_a_bias_is_extrapolated_and_counted(model: Any) -> None:
+    plain, biased = _limits(model, 0.0), _limits(model, 800.0)
+    assert biased.converged
+    for name in LIMITS:
+        budget = biased.budgets[name]
+        assert 0 < budget.subset_bias < 0.02
+        assert budget.total <= 0.02
+        assert abs(_found(biased)[name] - _found(plain)[name]) < budget.subset_bias
+
+
+def test_a_large_bias_asks_for_all_examples(model: Any) -> None:
+    limits = _limits(model, 300_000.0)
+    assert limits.checks[-1].num_examples == NUM_EXAMPLES
+    for name, value in _found(limits).items():
+        assert limits.budgets[name].subset_bias == 0.0
+        assert abs(value - _exact(model)[name]) < 0.04
+
+
+def test_the_dense_hessian_takes_over_where_it_costs_less(model: Any) -> None:
+    limits = _limits(model, 0.0, tolerance=1e-4, max_dense_dim=600)
+    assert (limits.converged, limits.method) == (True, "dense")
+    assert _found(limits) == _exact(model)
+    last = limits.checks[-1]
+    assert (last.num_lanczos_steps, last.num_probes, last.total) == (0, 0, 0.0)
+
+
+def test_no_convergence_is_said(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        limits = _limits(model, 0.0, tolerance=1e-4, max_num_lanczos_steps=24, max_num_probes=1)
+    assert not limits.converged
+    assert limits.checks[-1].num_examples == NUM_EXAMPLES
+    assert "no convergence to 0.0001: the error is" in caplog.text
+
+
+def test_sizes() -> None:
+    assert [first_size(number) for number in (100, 8191, 8192, 50_000)] == [100, 8191, 1024, 1024]
+    assert next_size(1024, math.inf, 50_000) == 2048
+    assert next_size(1024, 0.5, 50_000) == 2048
+    assert next_size(1024, 5.0, 50_000) == 8192
+    assert next_size(16_384, 1.5, 50_000) == 50_000  # 32,768 is past the half
+
+
+def test_a_law_of_one_over_n_is_extrapolated_exactly() -> None:
+    def limits(size: int) -> dict[str, float]:
+        return dict.fromkeys(LIMITS, 0.9 - 8.0 / size)
+
+    seen = [(size, limits(size)) for size in (1024, 2048, 8192)]
+    shifts, biases = extrapolated(seen, 65_536)
+    for name in LIMITS:
+        assert seen[-1][1][name] + shifts[name] == pytest.approx(limits(65_536)[name], abs=1e-12)
+        assert biases[name] == pytest.approx(abs(shifts[name]))
+    assert set(extrapolated(seen[:2], 65_536)[1].values()) == {math.inf}
+    assert set(extrapolated([(64, limits(64))], 64)[1].values()) == {0.0}
