@@ -96,4 +96,5 @@ def _attempt(cell: Cell, folder: str, probe_map: RayProbeMap | None) -> Outcome:
     """Run inside a Ray worker."""
     if probe_map is None:
         return attempt(cell, Path(folder))
-    return attempt(cell, Path(folder), probe_map=probe_map)
+    with probe_map.standing() as standing:  # a cell may ask more than once
+        return attempt(cell, Path(folder), probe_map=standing)

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from suite.curvature.lanczos import Progress, Tridiagonal, lanczos
 from suite.curvature.operators import SymmetricOperator
+from suite.curvature.pace import Advance, Pace
 from suite.curvature.probes import ProbeRequest, probe_vector
 from suite.curvature.quadrature import SpectralMeasure, gauss_quadrature
 
@@ -31,6 +32,7 @@ class ProbeResult:
         tridiagonal: the Lanczos projection, with its status.
         seconds: wall time of the probe, its vector included.
         restarts: how often it was begun again after a worker was lost.
+        reissued: how often a second worker was asked for it because the first took far longer than others.
     """
 
     index: int
@@ -38,9 +40,22 @@ class ProbeResult:
     tridiagonal: Tridiagonal
     seconds: float
     restarts: int = 0
+    reissued: int = 0
 
 
 ProbeMap = Callable[[OperatorSource, Sequence[ProbeRequest]], Iterator[ProbeResult]]
+
+
+@runtime_checkable
+class WatchableMap(Protocol):
+    """A ProbeMap that can tell how far its unfinished probes are."""
+
+    def watched(self, watch: Callable[[int], None]) -> ProbeMap:
+        """Return the same map; it calls watch now and then with the products that unfinished probes have behind them.
+
+        It begins with 0 when the first probe does.
+        """
+        ...
 
 
 def run_probe(operator: SymmetricOperator, request: ProbeRequest) -> ProbeResult:
@@ -70,6 +85,7 @@ def slq(
     *,
     map: ProbeMap = inline_map,  # noqa: A002  it is one: applied to requests, perhaps on many machines
     progress: Progress | None = None,
+    advance: Advance | None = None,
 ) -> list[ProbeResult]:
     """Run a set of probes and return one result each, sorted by index, however they were sharded.
 
@@ -78,6 +94,8 @@ def slq(
         requests: the probes, with distinct indices.
         map: how they are run; may yield in any order. Wrap it to keep results as they arrive.
         progress: called with (probes done, probes in all) as results arrive.
+        advance: called with a fraction in [0, 1] and a text with the speed and the time that is left, as results arrive
+            and, where the map can tell, in between.
 
     Raises:
         ValueError: two requests share an index.
@@ -90,10 +108,16 @@ def slq(
     if len(set(wanted)) != len(wanted):
         raise ValueError(f"requests repeat an index: {wanted}. Expected: each index once.")
     results: list[ProbeResult] = []
+    products = {request.index: request.num_lanczos_steps for request in requests}
+    pace = Pace(len(wanted), sum(products.values()), advance) if advance is not None else None
+    if pace is not None and isinstance(map, WatchableMap):
+        map = map.watched(pace.running)  # noqa: A001  see above
     for result in map(source, requests):
         results.append(result)
         if progress is not None:
             progress(len(results), len(wanted))
+        if pace is not None:
+            pace.finish(products.get(result.index, 0))
     results.sort(key=lambda result: result.index)
     if [result.index for result in results] != wanted:
         got = [result.index for result in results]

@@ -16,6 +16,7 @@ from suite.cells._network import StoredNetwork
 from suite.curvature.operators import DiagonalOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.slq import ProbeResult, inline_map, slq
+from suite.errors import UserError
 from suite.network import ModelSpec
 from suite.plan import Plan
 
@@ -161,7 +162,7 @@ def test_whoever_always_kills_its_actor_ends_with_an_error(
     at_product: int, session: Any, gone: Gone, tmp_path: Path
 ) -> None:
     put_tokens(tmp_path, 100)
-    with pytest.raises(ray.exceptions.RayActorError):
+    with pytest.raises(UserError, match="lost 4 workers"):
         slq(MortalSource(tmp_path, at_product), requests(2), map=RayProbeMap(1, threads=1))
     assert len(pids(tmp_path)) == 1 + MAX_RESTARTS
     assert gone(pids(tmp_path))

@@ -1,0 +1,112 @@
+"""What runs inside the actors: a worker that computes probes alone, and the members of a group that shares the data.
+
+All members of a group are on one node, so they meet over a private file and talk over the loopback interface alone.
+"""
+
+import os
+import socket
+import tempfile
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from suite.curvature.operators import SymmetricOperator
+from suite.curvature.probes import ProbeRequest
+from suite.curvature.sharded import ShardableSource, SummedOperator, serve
+from suite.curvature.slq import OperatorSource, ProbeResult, run_probe
+from suite.environment import best_device
+
+
+class ProbeWorker:
+    """Builds an operator once, from paths, and works off probes.
+
+    `pulse` runs in a thread of its own and answers while a product is computed: it costs a look at a counter.
+    """
+
+    def __init__(self, source: OperatorSource, threads: int) -> None:
+        """Keep the source: what its building raises is an error of `ready`, not the loss of an actor."""
+        torch.set_num_threads(threads)
+        best_device()  # as exact as the process that planned it
+        self.source = source
+        self.operator: SymmetricOperator | None = None
+        self.begun = 0
+        self.products_before = 0
+
+    def ready(self) -> None:
+        """Build the operator; weights and data are loaded by path."""
+        self._keep(self.source.build())
+
+    def run(self, request: ProbeRequest) -> ProbeResult:
+        """Run one probe."""
+        return run_probe(self._begin(), request)
+
+    def pulse(self) -> tuple[int, int]:
+        """Return how many probes were begun here, and the products of the latest."""
+        if self.operator is None:
+            return 0, 0
+        return self.begun, self.operator.num_matvecs - self.products_before
+
+    def _keep(self, operator: SymmetricOperator) -> None:
+        self.products_before = operator.num_matvecs
+        self.operator = operator
+
+    def _begin(self) -> SymmetricOperator:
+        assert self.operator is not None
+        self.products_before = self.operator.num_matvecs
+        self.begun += 1
+        return self.operator
+
+
+class GroupWorker(ProbeWorker):
+    """One of several workers that compute each product together, each over its shard of the data."""
+
+    def __init__(self, source: ShardableSource, threads: int, rank: int, size: int, timeout_s: float) -> None:
+        """Keep what is needed; a peer that is silent for timeout_s within one step is taken for lost."""
+        super().__init__(source, threads)
+        self.shards, self.rank, self.size = source, rank, size
+        self.timeout = timedelta(seconds=timeout_s)
+
+    def meet(self) -> str:
+        """Make the folder in which the group meets, open to this user alone; Ray removes it with its session."""
+        return tempfile.mkdtemp(prefix="group-", dir=_session_folder())
+
+    def join(self, folder: str) -> None:
+        """Build this worker's shard, then wait for the others.
+
+        Raises:
+            PeerLost: an other did not come in time, or ended.
+        """
+        shard = self.shards.build_shard(self.rank, self.size)
+        self.group = _process_group(folder, self.rank, self.size, self.timeout, shard.device)
+        self._keep(SummedOperator(shard, self.group) if self.rank == 0 else shard)
+
+    def run(self, request: ProbeRequest) -> ProbeResult:
+        """Run one probe; for rank 0, while the others `serve`."""
+        operator = self._begin()
+        assert isinstance(operator, SummedOperator)
+        try:
+            return run_probe(operator, request)
+        finally:
+            operator.release()
+
+    def serve(self) -> None:
+        """Multiply for rank 0 until its probe is done; for all other ranks."""
+        serve(self._begin(), self.group)
+
+
+def _process_group(folder: str, rank: int, size: int, timeout: timedelta, device: torch.device) -> Any:
+    from torch import distributed
+
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
+    store = distributed.FileStore(os.path.join(folder, "store"), size)  # type: ignore[attr-defined]
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    return distributed.group.WORLD
+
+
+def _session_folder() -> str:
+    import ray
+
+    return str(ray._private.worker._global_node.get_session_dir_path())
