@@ -161,6 +161,9 @@ class Crew:
             return None
         try:
             value = self.ray.get(reference)
+            if isinstance(value, PeerLost):
+                self._replace(team, str(value), job)
+                return None
         except self.ray.exceptions.RayError as error:
             reason = self._loss(error)
             if reason is None:
@@ -184,7 +187,7 @@ class Crew:
         cause = getattr(error, "cause", None)
         if isinstance(error, lost):
             return f"{type(error).__name__}: {_first_line(error)}"
-        return _first_line(cause) if isinstance(cause, (PeerLost, *lost)) else None
+        return _first_line(cause) if isinstance(cause, lost) else None
 
     def _replace(self, team: Team, reason: str, job: Job) -> None:
         """End what is left of a lost team and put its request back, up to a bound; another team is hired in its place.

@@ -155,6 +155,9 @@ class Team:
 
     def end(self, ray: Any) -> None:
         """End all members and give their place back."""
+        for reference in _done(ray, self.waits_for()):
+            with suppress(Exception):  # Ray prints errors that nobody fetches; one of them is being raised already
+                ray.get(reference)
         for member in self.members:
             ray.kill(member)
         if self.place is not None:

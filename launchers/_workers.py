@@ -13,7 +13,7 @@ import torch
 
 from suite.curvature.operators import SymmetricOperator
 from suite.curvature.probes import ProbeRequest
-from suite.curvature.sharded import ShardableSource, SummedOperator, serve
+from suite.curvature.sharded import PeerLost, ShardableSource, SummedOperator, serve
 from suite.curvature.slq import OperatorSource, ProbeResult, run_probe
 from suite.environment import best_device
 
@@ -37,7 +37,7 @@ class ProbeWorker:
         """Build the operator; weights and data are loaded by path."""
         self._keep(self.source.build())
 
-    def run(self, request: ProbeRequest) -> ProbeResult:
+    def run(self, request: ProbeRequest) -> ProbeResult | PeerLost:
         """Run one probe."""
         return run_probe(self._begin(), request)
 
@@ -71,28 +71,38 @@ class GroupWorker(ProbeWorker):
         """Make the folder in which the group meets, open to this user alone; Ray removes it with its session."""
         return tempfile.mkdtemp(prefix="group-", dir=_session_folder())
 
-    def join(self, folder: str) -> None:
-        """Build this worker's shard, then wait for the others.
+    def join(self, folder: str) -> PeerLost | None:
+        """Build this worker's shard, then wait for the others; here and below, a lost peer is an answer, not an error.
 
-        Raises:
-            PeerLost: an other did not come in time, or ended.
+        Ray would print an error that nobody fetches, and whoever looks after a group stops at its first lost member.
         """
         shard = self.shards.build_shard(self.rank, self.size)
-        self.group = _process_group(folder, self.rank, self.size, self.timeout, shard.device)
+        try:
+            self.group = _process_group(folder, self.rank, self.size, self.timeout, shard.device)
+        except PeerLost as lost:
+            return lost
         self._keep(SummedOperator(shard, self.group) if self.rank == 0 else shard)
+        return None
 
-    def run(self, request: ProbeRequest) -> ProbeResult:
+    def run(self, request: ProbeRequest) -> ProbeResult | PeerLost:
         """Run one probe; for rank 0, while the others `serve`."""
         operator = self._begin()
         assert isinstance(operator, SummedOperator)
         try:
-            return run_probe(operator, request)
-        finally:
-            operator.release()
+            try:
+                return run_probe(operator, request)
+            finally:
+                operator.release()
+        except PeerLost as lost:
+            return lost
 
-    def serve(self) -> None:
+    def serve(self) -> PeerLost | None:
         """Multiply for rank 0 until its probe is done; for all other ranks."""
-        serve(self._begin(), self.group)
+        try:
+            serve(self._begin(), self.group)
+        except PeerLost as lost:
+            return lost
+        return None
 
 
 def _process_group(folder: str, rank: int, size: int, timeout: timedelta, device: torch.device) -> Any:
@@ -102,7 +112,10 @@ def _process_group(folder: str, rank: int, size: int, timeout: timedelta, device
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
     store = distributed.FileStore(os.path.join(folder, "store"), size)  # type: ignore[attr-defined]
     backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    try:
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    except RuntimeError as error:
+        raise PeerLost(f"the group did not come together: {error}".splitlines()[0]) from error
     return distributed.group.WORLD
 
 

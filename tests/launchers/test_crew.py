@@ -248,7 +248,7 @@ def crew_of(*teams: Team) -> Crew:
 
 
 def job_of(*waiting: ProbeRequest) -> Job:
-    return Job(list(waiting), lambda products: None)
+    return Job(list(waiting), lambda _: None)
 
 
 def test_a_request_goes_where_it_ran_before() -> None:
