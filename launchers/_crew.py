@@ -55,6 +55,10 @@ class Job:
         """Open all requests."""
         self.open = set(self.waiting)
 
+    def needs(self, request: ProbeRequest) -> bool:
+        """Return whether a request without a result does not wait for its turn already."""
+        return request in self.open and request not in self.waiting
+
     def close(self, request: ProbeRequest, result: ProbeResult, seconds: float) -> ProbeResult | None:
         """Return the result with its counts, or None for one that came second or that an earlier call left behind."""
         if request not in self.open:
@@ -202,8 +206,7 @@ class Crew:
         if not team.is_up:
             self.lost_before_up += 1
             self._check_bound(self.lost_before_up, "building the operator", reason)
-        elif request in job.open and not any(other.request == request for other in self.teams):
-            assert request is not None
+        elif request is not None and job.needs(request) and not any(other.request == request for other in self.teams):
             job.restarts[request] += 1
             self._check_bound(job.restarts[request], f"probe {request.index}", reason)
             job.waiting.insert(0, request)

@@ -34,12 +34,17 @@ class ProbeWorker:
         self.products_before = 0
 
     def ready(self) -> None:
-        """Build the operator; weights and data are loaded by path."""
+        """Build the operator; weights and data are loaded by path.
+
+        Raises:
+            RuntimeError: the GPUs that this process sees are not those that Ray gave it.
+        """
+        _check_devices()
         self._keep(self.source.build())
 
     def run(self, request: ProbeRequest) -> ProbeResult | PeerLost:
         """Run one probe."""
-        return run_probe(self._begin(), request)
+        return self._compute(request)
 
     def pulse(self) -> tuple[int, int]:
         """Return how many probes were begun here, and the products of the latest."""
@@ -50,6 +55,9 @@ class ProbeWorker:
     def _keep(self, operator: SymmetricOperator) -> None:
         self.products_before = operator.num_matvecs
         self.operator = operator
+
+    def _compute(self, request: ProbeRequest) -> ProbeResult:
+        return run_probe(self._begin(), request)
 
     def _begin(self) -> SymmetricOperator:
         assert self.operator is not None
@@ -76,6 +84,7 @@ class GroupWorker(ProbeWorker):
 
         Ray would print an error that nobody fetches, and whoever looks after a group stops at its first lost member.
         """
+        _check_devices()
         shard = self.shards.build_shard(self.rank, self.size)
         try:
             self.group = _process_group(folder, self.rank, self.size, self.timeout, shard.device)
@@ -86,13 +95,12 @@ class GroupWorker(ProbeWorker):
 
     def run(self, request: ProbeRequest) -> ProbeResult | PeerLost:
         """Run one probe; for rank 0, while the others `serve`."""
-        operator = self._begin()
-        assert isinstance(operator, SummedOperator)
+        assert isinstance(self.operator, SummedOperator)
         try:
             try:
-                return run_probe(operator, request)
+                return self._compute(request)
             finally:
-                operator.release()
+                self.operator.release()
         except PeerLost as lost:
             return lost
 
@@ -112,11 +120,28 @@ def _process_group(folder: str, rank: int, size: int, timeout: timedelta, device
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
     store = distributed.FileStore(os.path.join(folder, "store"), size)  # type: ignore[attr-defined]
     backend = "nccl" if device.type == "cuda" else "gloo"
+    own = device if device.type == "cuda" and device.index is not None else None  # connects now, not at first use
     try:
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout, device_id=own)
     except RuntimeError as error:
         raise PeerLost(f"the group did not come together: {error}".splitlines()[0]) from error
     return distributed.group.WORLD
+
+
+def _check_devices() -> None:
+    """Stop before all workers of a node pile up on its first GPU.
+
+    Raises:
+        RuntimeError: this process sees more or fewer GPUs than it was given.
+    """
+    import ray
+
+    given, seen = len(ray.get_gpu_ids()), torch.cuda.device_count()
+    if given and given != seen:
+        raise RuntimeError(
+            f"This worker sees {seen} GPUs and was given {given}. Expected: equal numbers; does something set "
+            "CUDA_VISIBLE_DEVICES or RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES?"
+        )
 
 
 def _session_folder() -> str:

@@ -1,5 +1,6 @@
 """ray: cells as tasks of a private Ray on this machine; the probes of a spectrum as actors of the same Ray."""
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from launchers._events import Finished, Report, Started
 from launchers._ray_session import ray_session
 from launchers._schedule import Schedule
-from launchers.probes import RayProbeMap
+from launchers.probes import Patience, RayProbeMap
 from suite.attempt import Outcome, attempt
 from suite.extensions import load
 from suite.plan import Cell, Plan
@@ -66,7 +67,10 @@ class _Pool:
         self.attempts[cell.id.key] = self.attempts.get(cell.id.key, 0) + 1
         gpus = 1 if torch.cuda.device_count() else 0
         sharded = load("suite.cells", cell.id.kind, "kind of cell").SHARDED
-        probe_map = RayProbeMap(gpus * torch.cuda.device_count() or self.workers, cell.threads, gpus)
+        # Other cells may hold all CPUs for hours: actors wait for their place as long as it takes.
+        patience = Patience(hire_s=math.inf)
+        number = gpus * torch.cuda.device_count() or self.workers
+        probe_map = RayProbeMap(number, cell.threads, gpus, patience=patience)
         # A sharded cell only waits for its actors, which take the CPUs; if it held one, two could block each other.
         task = self.ray.remote(max_retries=0)(_attempt).options(
             num_cpus=0 if sharded else cell.threads, num_gpus=0 if sharded else gpus, name=cell.title

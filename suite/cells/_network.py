@@ -50,11 +50,11 @@ class Network:
         """
         inputs, targets = (part.tensor_split(shard[1])[shard[0]] for part in self.splits[split])
         num_examples = len(self.splits[split][1])
-        if shard[1] > num_examples:
-            raise UserError(
-                f"group_size={shard[1]} is too large for {num_examples} examples. Expected: at most {num_examples}."
-            )
         if shard[1] > 1:
+            if shard[1] > num_examples:
+                raise UserError(
+                    f"group_size={shard[1]} is too large for {num_examples} examples. Expected: at most {num_examples}."
+                )
             inputs, targets = inputs.clone(), targets.clone()  # a view would keep all the data in the device's memory
         batches = list(
             zip(torch.split(inputs, EXAMPLES_PER_BATCH), torch.split(targets, EXAMPLES_PER_BATCH), strict=True)

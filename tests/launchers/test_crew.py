@@ -24,6 +24,7 @@ from suite.errors import UserError
 
 ray = pytest.importorskip("ray")
 Gone = Callable[[list[int]], bool]
+Undisturbed = Callable[[int], list[ProbeResult]]
 DIM = 60
 
 
@@ -103,46 +104,63 @@ def session() -> Iterator[Any]:
 
 
 @pytest.fixture
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[ProbeResult]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """The probes when nothing happens, in this process."""
     return lambda number: slq(RowsSource(tmp_path_factory.mktemp("undisturbed")), requests(number), map=inline_map)
 
 
-@pytest.mark.parametrize(
-    ("num_actors", "group_size"), [(2, 2), pytest.param(4, 2, marks=pytest.mark.slow), (3, 3)], ids=str
-)
-def test_groups_agree_with_the_whole_to_rounding_and_with_each_other_in_every_bit(
-    num_actors: int, group_size: int, session: Any, gone: Gone, tmp_path: Path, undisturbed: Callable[..., Any]
+@pytest.fixture(scope="module")
+def one_pair(session: Any, tmp_path_factory: pytest.TempPathFactory) -> list[ProbeResult]:
+    """Four probes by one group of two, to which nothing happens."""
+    source = RowsSource(tmp_path_factory.mktemp("pair"))
+    return slq(source, requests(4), map=RayProbeMap(2, threads=1, group_size=2))
+
+
+def assert_near(found: list[ProbeResult], wanted: list[ProbeResult]) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        for name in ("diagonal", "off_diagonal"):
+            parts = getattr(one.tridiagonal, name), getattr(other.tridiagonal, name)
+            np.testing.assert_allclose(*parts, rtol=0, atol=1e-10)
+
+
+def test_a_group_agrees_with_the_whole_to_rounding(one_pair: list[ProbeResult], undisturbed: Undisturbed) -> None:
+    assert_near(one_pair, undisturbed(4))
+
+
+@pytest.mark.slow
+def test_two_groups_agree_with_one_in_every_bit(
+    session: Any, gone: Gone, tmp_path: Path, one_pair: list[ProbeResult]
 ) -> None:
-    for wanted, found in zip(
-        undisturbed(3),
-        groups := slq(RowsSource(tmp_path), requests(3), map=RayProbeMap(num_actors, threads=1, group_size=group_size)),
-        strict=True,
-    ):
-        np.testing.assert_allclose(found.tridiagonal.diagonal, wanted.tridiagonal.diagonal, rtol=0, atol=1e-10)
-        np.testing.assert_allclose(found.tridiagonal.off_diagonal, wanted.tridiagonal.off_diagonal, rtol=0, atol=1e-10)
-    assert len(pids(tmp_path)) in (num_actors, group_size)  # the first group may have done it all
+    found = slq(RowsSource(tmp_path), requests(4), map=RayProbeMap(4, threads=1, group_size=2))
+    assert bits(found) == bits(one_pair)
     assert gone(pids(tmp_path))
-    if num_actors > group_size:
-        one = slq(RowsSource(tmp_path), requests(3), map=RayProbeMap(group_size, threads=1, group_size=group_size))
-        assert bits(groups) == bits(one)
+
+
+@pytest.mark.slow
+def test_a_group_of_three_agrees_with_the_whole(session: Any, tmp_path: Path, undisturbed: Undisturbed) -> None:
+    assert_near(slq(RowsSource(tmp_path), requests(2), map=RayProbeMap(4, threads=1, group_size=3)), undisturbed(2))
+    assert len(pids(tmp_path)) == 3  # four workers make one group of three
 
 
 @pytest.mark.parametrize("deed", ["kill", pytest.param("stop", marks=pytest.mark.slow)])
-def test_a_lost_member_costs_its_group_and_no_bit(deed: str, session: Any, gone: Gone, tmp_path: Path) -> None:
+def test_a_lost_member_costs_its_group_and_no_bit(
+    deed: str, session: Any, gone: Gone, tmp_path: Path, one_pair: list[ProbeResult]
+) -> None:
     pair = RayProbeMap(2, threads=1, group_size=2, patience=Patience(silence_s=2.0))
-    wanted = slq(RowsSource(tmp_path), requests(2), map=pair)
     (tmp_path / "token-0").touch()
-    found = slq(RowsSource(tmp_path, deed), requests(2), map=pair)
-    assert bits(found) == bits(wanted)
-    assert [result.restarts for result in found] == [1, 0]
-    assert len(pids(tmp_path)) == 6
+    found = slq(RowsSource(tmp_path, deed), requests(4), map=pair)
+    assert bits(found) == bits(one_pair)
+    assert [result.restarts for result in found] == [1, 0, 0, 0]
+    assert len(pids(tmp_path)) == 4
     assert gone(pids(tmp_path))
 
 
-@pytest.mark.parametrize(("deed", "patience"), [("stop", Patience(silence_s=2.0)), ("sleep", Patience(stall_s=3.0))])
+@pytest.mark.parametrize(
+    ("deed", "patience"),
+    [("stop", Patience(silence_s=2.0)), pytest.param("sleep", Patience(stall_s=3.0), marks=pytest.mark.slow)],
+)
 def test_a_worker_that_hangs_is_replaced(
-    deed: str, patience: Patience, session: Any, gone: Gone, tmp_path: Path, undisturbed: Callable[..., Any]
+    deed: str, patience: Patience, session: Any, gone: Gone, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     (tmp_path / "token-0").touch()
     found = slq(RowsSource(tmp_path, deed), requests(2), map=RayProbeMap(1, threads=1, patience=patience))
@@ -153,7 +171,7 @@ def test_a_worker_that_hangs_is_replaced(
 
 
 def test_a_slow_probe_is_given_to_a_second_worker(
-    session: Any, gone: Gone, tmp_path: Path, undisturbed: Callable[..., Any]
+    session: Any, gone: Gone, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     (tmp_path / "token-0").touch()
     patience = Patience(slow_floor_s=1.0)

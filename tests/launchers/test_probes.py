@@ -2,7 +2,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,16 @@ def test_actors_give_the_numbers_of_a_for_loop(num_actors: int, session: Any, ne
     found = slq(network, requests(5), map=RayProbeMap(num_actors, threads=1))
     assert numbers(found) == numbers(wanted)
     assert [result.restarts for result in found] == [0] * 5
+
+
+def test_a_group_gives_the_numbers_of_the_whole_to_rounding(session: Any, network: StoredNetwork) -> None:
+    source = replace(network, dtype="float64")
+    wanted = slq(source, requests(2), map=inline_map)
+    found = slq(source, requests(2), map=RayProbeMap(2, threads=1, group_size=2))
+    for one, other in zip(found, wanted, strict=True):
+        for name in ("diagonal", "off_diagonal"):
+            parts = getattr(one.tridiagonal, name), getattr(other.tridiagonal, name)
+            np.testing.assert_allclose(*parts, rtol=1e-10, atol=1e-10)
 
 
 def test_no_more_actors_than_probes_and_none_left_afterwards(session: Any, gone: Gone, tmp_path: Path) -> None:
