@@ -48,10 +48,12 @@ class SummedOperator(CountedOperator):
         super().__init__(shard.dim, shard.dtype, shard.device)
         self._shard = shard
         self._group = group
+        self._in_step = True  # False inside a product, and for ever after one that failed
 
     def release(self) -> None:
-        """Let the others return from `serve`."""
-        _hand_round(self._group, torch.zeros(1, dtype=torch.int64, device=self.device))
+        """Let the others return from `serve`; after a product that failed, nothing reaches them any more."""
+        if self._in_step:
+            _hand_round(self._group, torch.zeros(1, dtype=torch.int64, device=self.device))
 
     def __getattr__(self, name: str) -> Any:
         """Look up in the shard what a sum has no own word for."""
@@ -60,11 +62,14 @@ class SummedOperator(CountedOperator):
         return getattr(self._shard, name)
 
     def _products(self, vectors: Tensor) -> Tensor:
+        self._in_step = False
         _hand_round(self._group, torch.tensor([vectors.shape[1]], device=self.device))
         # A copy with a fixed layout: the vectors are a view of the caller's memory, which a broadcast may not touch.
         shared = vectors.clone(memory_format=torch.contiguous_format)
         _hand_round(self._group, shared)
-        return _add_up(self._group, self._shard.matmat(shared))
+        total = _add_up(self._group, self._shard.matmat(shared))
+        self._in_step = True
+        return total
 
 
 def serve(shard: SymmetricOperator, group: ProcessGroup) -> int:

@@ -121,13 +121,25 @@ def test_an_error_in_the_first_lets_the_others_go(tmp_path: Path) -> None:
     assert [found[rank] for rank in (1, 2)] == [1, 1]
 
 
-def test_a_silent_peer_is_an_error_and_no_hang(tmp_path: Path) -> None:
-    class Silent(MatrixOperator):
-        def _products(self, vectors: torch.Tensor) -> torch.Tensor:
-            raise ArithmeticError(f"no word from here on, {len(vectors)} numbers or none")
+class Failing(MatrixOperator):
+    def _products(self, vectors: torch.Tensor) -> torch.Tensor:
+        raise ArithmeticError(f"no word from here on, {len(vectors)} numbers or none")
 
+
+def run_one_product(folder: Path, *kinds: type[MatrixOperator]) -> dict[int, Any]:
     matrix = torch.eye(5, dtype=torch.float64)
-    parts = [MatrixOperator(matrix), Silent(matrix)]
-    found = together(tmp_path, parts, lambda operator: operator.matvec(matrix[0]), timedelta(seconds=1))
+    parts = [kind(matrix) for kind in kinds]
+    return together(folder, parts, lambda operator: operator.matvec(matrix[0]), timedelta(seconds=1))
+
+
+def test_a_silent_peer_is_an_error_and_no_hang(tmp_path: Path) -> None:
+    found = run_one_product(tmp_path, MatrixOperator, Failing)
     assert isinstance(found[0], PeerLost)
     assert str(found[0]).startswith("a process of the group is lost: ")
+    assert isinstance(found[1], ArithmeticError)
+
+
+def test_an_error_in_a_product_of_the_first_is_told_as_it_is(tmp_path: Path) -> None:
+    found = run_one_product(tmp_path, Failing, MatrixOperator)
+    assert isinstance(found[0], ArithmeticError)
+    assert isinstance(found[1], PeerLost)
