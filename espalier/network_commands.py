@@ -82,7 +82,7 @@ def limit(
     json_file: Json = None,
 ) -> None:
     """Predict how sparse your own network can get, to a stated tolerance."""
-    from launchers.probes import probe_map
+    from launchers.probes import Keeping, probe_map
     from suite.measure import Effort, measure_limits
 
     fixed = {"--probes": probes, "--steps": steps, "--examples": examples}
@@ -91,14 +91,14 @@ def limit(
     checked: Any = one_of("--curvature", curvature, ("abs", "positive"))
     source, effort = _source(model, weights, data, dtype), Effort(probes or 4, steps or 64, seed)
     check_writable(json_file)
-    with probe_map(workers, threads) as probes_on, progress_bar() as progress:
+    keeping = Keeping(runs=allowed is not None, folder=checkpoint and checkpoint.absolute())
+    with probe_map(workers, threads, keeping=keeping) as probes_on, progress_bar() as progress:
         limits = measure_limits(
             source.with_examples(examples, seed),
             effort,
             loss_tolerance_nats=loss_tolerance,
             curvature=checked,
             tolerance=allowed,
-            folder=checkpoint,
             probe_map=probes_on,
             progress=progress,
         )
@@ -115,6 +115,8 @@ def _tolerance(tolerance: float | None, fixed: dict[str, int | None], checkpoint
         raise UserError(
             f"--tolerance {tolerance} chooses what {given[0]} fixes. Expected: one of the two; leave {given[0]} out."
         )
+    if checkpoint is not None and checkpoint.exists() and not checkpoint.is_dir():
+        raise UserError(f"--checkpoint {checkpoint} is a file. Expected: a folder, or nothing there yet.")
     if given and checkpoint is not None:
         raise UserError(f"--checkpoint goes with a tolerance. Expected: no {given[0]}.")
     if tolerance is not None and not 0.0 < tolerance < 1.0:

@@ -1,149 +1,212 @@
 """SLQ probes as Ray actors: only seeds go out, only tridiagonals come back.
 
-Each actor builds the operator once, from paths, then works off probes one by one. A probe's result depends on its seed
-and index alone, so it is the same for any number of actors; a lost actor costs the probe that it worked on.
+Each team, of one actor or of a group that shares the data of one operator, builds the operator once, from paths, then
+works off probes one by one. A probe's result depends on its request alone, so it is the same for any number of teams;
+a lost actor costs the probe that it worked on.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 
+from launchers._crew import MAX_RESTARTS, Crew, Watch
 from launchers._ray_session import ray_session
-from suite.curvature.probes import ProbeRequest
-from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, inline_map, run_probe
-from suite.environment import best_device
+from launchers._team import Patience, Shape
+from launchers._workers import Keeping
+from suite.curvature.growing_runs import growing_inline_map
+from suite.curvature.probes import RunRequest
+from suite.curvature.sharded import ShardableSource
+from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, inline_map
+from suite.errors import UserError
 
-log = logging.getLogger(__name__)
-MAX_RESTARTS = 3  # per probe, and for an actor that dies before its first; whoever kills four actors is at fault itself
-
-
-class ProbeWorker:
-    """What runs inside an actor."""
-
-    def __init__(self, source: OperatorSource, threads: int) -> None:
-        """Keep the source: what its building raises is an error of `ready`, not the loss of an actor."""
-        torch.set_num_threads(threads)
-        best_device()  # as exact as the process that planned it
-        self.source = source
-
-    def ready(self) -> None:
-        """Build the operator; weights and data are loaded by path."""
-        self.operator = self.source.build()
-
-    def run(self, request: ProbeRequest) -> ProbeResult:
-        """Run one probe."""
-        return run_probe(self.operator, request)
+__all__ = ["MAX_RESTARTS", "Keeping", "Patience", "RayProbeMap", "StandingMap", "connected_probe_map", "probe_map"]
 
 
 @dataclass(frozen=True)
 class RayProbeMap:
     """A map for suite.curvature.slq over the actors of the Ray session that this process is connected to.
 
+    It can be sent to any process. Called as it is, it hires actors for the one call; `standing` keeps them.
+
     Attributes:
-        num_actors: at most this many; never more than there are probes.
+        num_actors: at most this many; never more than the probes need.
         threads: CPU threads per actor.
         gpus_per_actor: 1 where there are GPUs, else 0.
+        group_size: so many actors, on one node, compute each product together, each over its shard of the data. The
+            result is the same for any number of groups; for another group_size it differs by rounding.
+        patience: with slow and silent actors.
+        keeping: of runs, in the actors; of use to `standing` maps alone.
+
+    Raises:
+        UserError: group_size is below 1 or above num_actors.
     """
 
     num_actors: int
     threads: int
     gpus_per_actor: float = 0
+    group_size: int = 1
+    patience: Patience = field(default_factory=Patience)
+    keeping: Keeping = field(default_factory=Keeping)
 
-    def __call__(self, source: OperatorSource, requests: Sequence[ProbeRequest]) -> Iterator[ProbeResult]:
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        if not 1 <= self.group_size <= self.num_actors:
+            raise UserError(
+                f"group_size={self.group_size} does not go with {self.num_actors} workers. "
+                f"Expected: 1 <= group_size <= {self.num_actors}."
+            )
+
+    def __call__(self, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
+        """Yield one result per request, in the order in which they are done; all actors end with the call.
+
+        Raises:
+            UserError: see StandingMap.
+        """
+        return self._run(_unwatched, source, requests)
+
+    def watched(self, watch: Watch) -> ProbeMap:
+        """Return the same map, which tells the products of unfinished probes about twice a second."""
+        return partial(self._run, watch)
+
+    @contextmanager
+    def standing(self) -> Iterator["StandingMap"]:
+        """Yield a map whose actors stay from call to call, and end with the context."""
+        standing = StandingMap(self)
+        try:
+            yield standing
+        finally:
+            standing.close()
+
+    def _run(self, watch: Watch, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
+        with self.standing() as standing:
+            yield from standing.watched(watch)(source, requests)
+
+
+class StandingMap:
+    """A map that keeps its actors between calls with an equal source, and lets them go when another one comes.
+
+    A request that differs from an earlier one by its number of steps alone is sent to the actor that served that one,
+    which may go on where it stopped. One call at a time.
+    """
+
+    def __init__(self, settings: RayProbeMap) -> None:
+        """Hire nobody yet."""
+        self.settings = settings
+        self._crew: Crew | None = None
+        self._at_work = False
+
+    def __call__(self, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
         """Yield one result per request, in the order in which they are done.
 
         Raises:
-            ray.exceptions.RayActorError: a probe, or the building of the operator, killed MAX_RESTARTS + 1 actors.
+            UserError: there is no place for the actors, the source cannot be built in shards, or one probe, or the
+                building of the operator, lost MAX_RESTARTS + 1 actors.
+            RuntimeError: another call has not come to its end.
         """
-        crew = _Crew(self, source, requests)
+        return self._run(_unwatched, source, requests)
+
+    def watched(self, watch: Watch) -> ProbeMap:
+        """Return the same map, which tells the products of unfinished probes about twice a second."""
+        return partial(self._run, watch)
+
+    def close(self) -> None:
+        """End all actors."""
+        if self._crew is not None:
+            self._crew.dismiss()
+            self._crew = None
+
+    def _run(self, watch: Watch, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
+        if not requests:
+            return
+        if self._at_work:
+            raise RuntimeError("This map is at work for another call. Expected: one call at a time.")
+        self._at_work = True
         try:
-            for _ in range(min(self.num_actors, len(requests))):
-                crew.hire()
-            yield from crew.work()
+            yield from self._crew_for(source).work(requests, watch)
+        except GeneratorExit:  # the caller has heard enough; what still runs is dropped when it comes
+            raise
+        except BaseException:
+            self.close()
+            raise
         finally:
-            crew.dismiss()
+            self._at_work = False
+
+    def _crew_for(self, source: OperatorSource) -> Crew:
+        settings = self.settings
+        if settings.group_size > 1 and not isinstance(source, ShardableSource):
+            raise UserError(
+                f"{type(source).__name__} cannot be built in shards (it has no build_shard). Expected: group_size=1."
+            )
+        if self._crew is None or self._crew.source != source:
+            self.close()
+            shape = Shape(settings.group_size, settings.threads, settings.gpus_per_actor)
+            self._crew = Crew(
+                source, settings.num_actors // settings.group_size, shape, settings.patience, settings.keeping
+            )
+        return self._crew
 
 
 @contextmanager
-def probe_map(workers: int, threads: int | None = None) -> Iterator[ProbeMap]:
+def probe_map(
+    workers: int, threads: int | None = None, group_size: int = 1, *, keeping: Keeping | None = None
+) -> Iterator[ProbeMap]:
     """Yield the map for a number of workers: this process for one, else actors of a private Ray, one per GPU.
 
+    The actors stay from call to call while the source does, and end with the context.
+
     Args:
-        workers: probes at a time.
+        workers: processes at a time; where there are GPUs, one per GPU instead.
         threads: CPU threads per worker; None: torch's own number, shared out among the workers. The same number of
             threads gives the same bits whatever the number of workers.
+        group_size: so many workers compute each product together, each over its shard of the data.
+        keeping: whether runs are kept to go on with; None: no.
 
     Raises:
-        UserError: ray is needed and not installed.
+        UserError: ray is needed and not installed, or there are fewer workers than one group needs.
     """
     each = threads or max(1, torch.get_num_threads() // workers)
     torch.set_num_threads(each)
-    if workers == 1:
-        yield inline_map
+    if workers == group_size == 1:
+        with growing_inline_map(keeping.folder) if keeping and keeping.runs else nullcontext(inline_map) as inline:
+            yield inline
         return
     gpus = torch.cuda.device_count()
-    with ray_session(workers * each, gpus):
-        yield RayProbeMap(gpus or workers, threads=each, gpus_per_actor=1 if gpus else 0)
+    settings = RayProbeMap(gpus or workers, each, 1 if gpus else 0, group_size, keeping=keeping or Keeping())
+    with ray_session(workers * each, gpus), settings.standing() as standing:
+        yield standing
 
 
-class _Crew:
-    """The actors of one map. An actor gets its first probe when it is up: the cluster may be busy for a while."""
+@contextmanager
+def connected_probe_map(
+    threads: int, *, num_actors: int | None = None, group_size: int = 1, patience: Patience | None = None
+) -> Iterator[StandingMap]:
+    """Yield a map over the Ray cluster that this process is connected to already, on one node or many.
 
-    def __init__(self, settings: RayProbeMap, source: OperatorSource, requests: Sequence[ProbeRequest]) -> None:
-        import ray
+    Ray is left as it is; only the actors end with the context.
 
-        self.ray: Any = ray
-        worker = ray.remote(num_cpus=settings.threads, num_gpus=settings.gpus_per_actor)(ProbeWorker)
-        self.new_actor: Callable[[], Any] = partial(worker.remote, source, settings.threads)
-        self.waiting = list(reversed(requests))
-        self.running: dict[Any, tuple[Any, ProbeRequest | None]] = {}
-        self.actors: list[Any] = []
-        self.restarts: dict[int | None, int] = {}  # by probe index; None counts actors lost before their first probe
-        self.num_left = len(requests)
+    Args:
+        threads: CPU threads per actor.
+        num_actors: None: as many as the cluster has GPUs, or without any as its CPUs have room for.
+        group_size: see RayProbeMap.
+        patience: with slow and silent actors; None: the defaults.
 
-    def hire(self) -> None:
-        """Ask for one more actor."""
-        actor = self.new_actor()
-        self.actors.append(actor)
-        self.running[actor.ready.remote()] = (actor, None)
+    Raises:
+        UserError: this process is not connected to Ray, or the cluster has no room for one group.
+    """
+    import ray
 
-    def work(self) -> Iterator[ProbeResult]:
-        """Hand out probes and yield what comes back until every probe is done."""
-        while self.num_left:
-            (reference,), _ = self.ray.wait(list(self.running), num_returns=1)
-            actor, request = self.running.pop(reference)
-            try:
-                result = self.ray.get(reference)
-            except self.ray.exceptions.RayActorError as error:
-                self._replace(actor, request, error)
-                continue
-            except self.ray.exceptions.RayTaskError as error:
-                raise error.cause from None
-            if self.waiting:
-                following = self.waiting.pop()
-                self.running[actor.run.remote(following)] = (actor, following)
-            if request is not None:
-                self.num_left -= 1
-                yield replace(result, restarts=self.restarts.get(request.index, 0))
+    if not ray.is_initialized():
+        raise UserError("This process is not connected to Ray. Expected: ray.init(address=...) before.")
+    there = ray.cluster_resources()
+    gpus = int(there.get("GPU", 0))
+    number = num_actors or gpus or int(there.get("CPU", 0)) // threads
+    settings = RayProbeMap(number, threads, 1 if gpus else 0, group_size, patience or Patience())
+    with settings.standing() as standing:
+        yield standing
 
-    def dismiss(self) -> None:
-        """End all actors."""
-        for actor in self.actors:
-            self.ray.kill(actor)
 
-    def _replace(self, actor: Any, request: ProbeRequest | None, error: Exception) -> None:
-        """Put the lost actor's probe back and hire another, up to a bound."""
-        index = None if request is None else request.index
-        self.restarts[index] = self.restarts.get(index, 0) + 1
-        log.warning("probe %s lost its actor (%d of %d)", index, self.restarts[index], MAX_RESTARTS)
-        if self.restarts[index] > MAX_RESTARTS:
-            raise error
-        self.actors.remove(actor)
-        if request is not None:
-            self.waiting.append(request)
-        self.hire()
+def _unwatched(num_products: int) -> None:
+    del num_products

@@ -1,5 +1,6 @@
 """ray: cells as tasks of a private Ray on this machine; the probes of a spectrum as actors of the same Ray."""
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Any
 
 import torch
 
-from launchers._events import Finished, Report, Started
+from launchers._board import PAUSE_S, Reader, writer
+from launchers._events import Advanced, Finished, Report, Started
 from launchers._ray_session import ray_session
 from launchers._schedule import Schedule
-from launchers.probes import RayProbeMap
+from launchers.probes import Patience, RayProbeMap
 from suite.attempt import Outcome, attempt
 from suite.extensions import load
 from suite.plan import Cell, Plan
@@ -55,23 +57,38 @@ class _Pool:
     running: dict[Any, Cell] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.reader = Reader(self.ray)
+
     def drain(self) -> None:
         while not self.schedule.finished:
             while len(self.running) < self.workers and (cell := self.schedule.next()) is not None:
                 self._start(cell)
-            (reference,), _ = self.ray.wait(list(self.running), num_returns=1)
-            self._end(reference, self.running.pop(reference))
+            done, _ = self.ray.wait(list(self.running), num_returns=1, timeout=PAUSE_S)
+            self._tell()
+            for reference in done:
+                self._end(reference, self.running.pop(reference))
+
+    def _tell(self) -> None:
+        running = {cell.id.key: cell for cell in self.running.values()}
+        for key, (fraction, text) in self.reader.news().items():
+            if key in running:
+                self.report(Advanced(running[key], fraction, text))
 
     def _start(self, cell: Cell) -> None:
         self.attempts[cell.id.key] = self.attempts.get(cell.id.key, 0) + 1
         gpus = 1 if torch.cuda.device_count() else 0
         sharded = load("suite.cells", cell.id.kind, "kind of cell").SHARDED
-        probe_map = RayProbeMap(gpus * torch.cuda.device_count() or self.workers, cell.threads, gpus)
+        # Other cells may hold all CPUs for hours: actors wait for their place as long as it takes.
+        patience = Patience(hire_s=math.inf)
+        number = gpus * torch.cuda.device_count() or self.workers
+        probe_map = RayProbeMap(number, cell.threads, gpus, patience=patience)
         # A sharded cell only waits for its actors, which take the CPUs; if it held one, two could block each other.
         task = self.ray.remote(max_retries=0)(_attempt).options(
             num_cpus=0 if sharded else cell.threads, num_gpus=0 if sharded else gpus, name=cell.title
         )
-        self.running[task.remote(cell, str(self.folder), probe_map if sharded else None)] = cell
+        arguments = (cell, str(self.folder), probe_map if sharded else None, self.reader.board)
+        self.running[task.remote(*arguments)] = cell
         self.report(Started(cell))
 
     def _end(self, reference: Any, cell: Cell) -> None:
@@ -92,8 +109,10 @@ class _Pool:
             self.report(Finished(ended))
 
 
-def _attempt(cell: Cell, folder: str, probe_map: RayProbeMap | None) -> Outcome:
+def _attempt(cell: Cell, folder: str, probe_map: RayProbeMap | None, board: Any) -> Outcome:
     """Run inside a Ray worker."""
+    progress = writer(board, cell.id.key)
     if probe_map is None:
-        return attempt(cell, Path(folder))
-    return attempt(cell, Path(folder), probe_map=probe_map)
+        return attempt(cell, Path(folder), progress=progress)
+    with probe_map.standing() as standing:  # a cell may ask more than once
+        return attempt(cell, Path(folder), probe_map=standing, progress=progress)

@@ -42,13 +42,28 @@ class Network:
             [weight.detach().cpu().double() for weight in prunable_weights(self.model).values()]
         ).numpy()
 
-    def hessian(self, dtype: str, split: str = "train") -> HessianOperator:
-        """Return the Hessian of the mean loss over a whole split, un-augmented, with fixed batches."""
-        inputs, targets = self.splits[split]
+    def hessian(self, dtype: str, split: str = "train", shard: tuple[int, int] = (0, 1)) -> HessianOperator:
+        """Return the Hessian of the mean loss over a whole split, un-augmented, with fixed batches.
+
+        shard: (rank, size): of `size` parts of the examples, which differ by one at most, only that of rank. The mean
+        is over the whole split all the same, so the products of all parts add up.
+
+        Raises:
+            UserError: there are more parts than examples.
+        """
+        inputs, targets = (part.tensor_split(shard[1])[shard[0]] for part in self.splits[split])
+        num_examples = len(self.splits[split][1])
+        if shard[1] > 1:
+            if shard[1] > num_examples:
+                raise UserError(
+                    f"group_size={shard[1]} is too large for {num_examples} examples. Expected: at most {num_examples}."
+                )
+            inputs, targets = inputs.clone(), targets.clone()  # a view would keep all the data in the device's memory
         batches = list(
             zip(torch.split(inputs, EXAMPLES_PER_BATCH), torch.split(targets, EXAMPLES_PER_BATCH), strict=True)
         )
-        return HessianOperator(self.model, list(prunable_weights(self.model)), batches, DTYPES[dtype])
+        names = list(prunable_weights(self.model))
+        return HessianOperator(self.model, names, batches, DTYPES[dtype], num_examples=num_examples)
 
     def loss_tolerance_nats(self, split: str = "train") -> float:
         """Return the paper's tolerance: the standard deviation of mini-batch losses, batch 128, fixed order."""
@@ -131,6 +146,11 @@ class StoredNetwork:
         """Return the Hessian over the training split, or over num_examples of it."""
         return self.load().with_train_examples(self.num_examples, self.subset_seed).hessian(self.dtype)
 
+    def build_shard(self, rank: int, size: int) -> HessianOperator:
+        """Return the part of the Hessian that one of `size` processes computes."""
+        network = self.load().with_train_examples(self.num_examples, self.subset_seed)
+        return network.hessian(self.dtype, shard=(rank, size))
+
 
 @dataclass(frozen=True)
 class UserNetwork:
@@ -166,6 +186,11 @@ class UserNetwork:
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
         return self.load().with_train_examples(self.num_examples, self.subset_seed).hessian(self.dtype)
+
+    def build_shard(self, rank: int, size: int) -> HessianOperator:
+        """Return the part of the Hessian that one of `size` processes computes."""
+        network = self.load().with_train_examples(self.num_examples, self.subset_seed)
+        return network.hessian(self.dtype, shard=(rank, size))
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,12 +73,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         ProbeRequest(config.seed, index, config.distribution, config.num_lanczos_steps)
         for index in range(config.num_probes)
     ]
-    results = slq(
-        source,
-        requests,
-        map=context.probe_map,
-        progress=lambda done, total: context.progress(done / total, f"probe {done} of {total}"),
-    )
+    results = slq(source, requests, map=context.probe_map, advance=context.progress)
     arrays = tridiagonal_arrays(results)
     finite = all(result.tridiagonal.status != "nonfinite" for result in results)
     return Record(
@@ -89,6 +84,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         timings={
             "probes_s": sum(result.seconds for result in results),
             "restarts": float(sum(result.restarts for result in results)),
+            "reissued": float(sum(result.reissued for result in results)),
         },
     )
 

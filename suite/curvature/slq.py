@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from suite.curvature.lanczos import Progress, Tridiagonal, lanczos
 from suite.curvature.operators import SymmetricOperator
+from suite.curvature.pace import Advance, Pace
 from suite.curvature.probes import ProbeRequest, RunRequest, start_vector
 from suite.curvature.quadrature import SpectralMeasure, gauss_quadrature
 
@@ -31,6 +32,7 @@ class ProbeResult:
         tridiagonal: the Lanczos projection, with its status.
         seconds: wall time of the probe, its vector included.
         restarts: how often it was begun again after a worker was lost.
+        reissued: how often a second worker was asked for it because the first took far longer than others.
         request: what was asked for; None in results of before there were two kinds.
     """
 
@@ -39,11 +41,24 @@ class ProbeResult:
     tridiagonal: Tridiagonal
     seconds: float
     restarts: int = 0
+    reissued: int = 0
     request: RunRequest | None = None
 
 
 # Takes RunRequests. "Any", so that a map which says it runs probes alone is one as well.
 ProbeMap = Callable[[OperatorSource, Sequence[Any]], Iterator[ProbeResult]]
+
+
+@runtime_checkable
+class WatchableMap(Protocol):
+    """A ProbeMap that can tell how far its unfinished probes are."""
+
+    def watched(self, watch: Callable[[int], None]) -> ProbeMap:
+        """Return the same map; it calls watch now and then with the products that unfinished probes have behind them.
+
+        It begins with 0 when the first probe does.
+        """
+        ...
 
 
 def run_probe(operator: SymmetricOperator, request: RunRequest) -> ProbeResult:
@@ -72,6 +87,7 @@ def slq(
     *,
     map: ProbeMap = inline_map,  # noqa: A002  it is one: applied to requests, perhaps on many machines
     progress: Progress | None = None,
+    advance: Advance | None = None,
 ) -> list[ProbeResult]:
     """Run a set of probes and return one result each, sorted by index, however they were sharded.
 
@@ -80,6 +96,8 @@ def slq(
         requests: the probes, with distinct indices.
         map: how they are run; may yield in any order. Wrap it to keep results as they arrive.
         progress: called with (probes done, probes in all) as results arrive.
+        advance: called with a fraction in [0, 1] and a text with the speed and the time that is left, as results arrive
+            and, where the map can tell, in between.
 
     Raises:
         ValueError: two requests share an index.
@@ -92,10 +110,16 @@ def slq(
     if len(set(wanted)) != len(wanted):
         raise ValueError(f"requests repeat an index: {wanted}. Expected: each index once.")
     results: list[ProbeResult] = []
+    products = {request.index: request.num_lanczos_steps for request in requests}
+    pace = Pace(len(wanted), sum(products.values()), advance) if advance is not None else None
+    if pace is not None and isinstance(map, WatchableMap):
+        map = map.watched(pace.running)  # noqa: A001  see above
     for result in map(source, requests):
         results.append(result)
         if progress is not None:
             progress(len(results), len(wanted))
+        if pace is not None:
+            pace.finish(products.get(result.index, 0))
     results.sort(key=lambda result: result.index)
     if [result.index for result in results] != wanted:
         got = [result.index for result in results]

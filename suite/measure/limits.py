@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from suite.cells._context import silent
@@ -42,7 +41,6 @@ def measure_limits(
     loss_tolerance_nats: float | None = None,
     curvature: Curvature = "abs",
     tolerance: float | None = None,
-    folder: Path | None = None,
     probe_map: ProbeMap = inline_map,
     progress: Progress = silent,
 ) -> MeasuredLimits:
@@ -57,13 +55,12 @@ def measure_limits(
         curvature: what negative eigenvalues count as.
         tolerance: of each limit's error, in sparsity: steps, probes and examples are chosen to reach it; None: a
             fixed effort. See suite.limits.subset_limits.
-        folder: with a tolerance and inline, where runs are saved after each check and gone on with when the same call
-            is made again; the result is the same bit for bit. Another map saves by itself.
-        probe_map: inline, or Ray actors.
+        probe_map: inline_map, or Ray actors. With a tolerance, one that keeps its runs saves most of the work
+            (inline_map is exchanged for one), and one that saves them goes on after a kill, to the same bits.
         progress: called with a fraction and a text.
 
     Raises:
-        UserError, FileRefused: see measure_spectrum; also a tolerance out of range, or a folder that cannot be used.
+        UserError, FileRefused: see measure_spectrum; also a tolerance out of range, or saved runs of another network.
     """
     network = source.load()
     epsilon = loss_tolerance_nats or network.loss_tolerance_nats()  # refused before any probe is paid for
@@ -77,7 +74,7 @@ def measure_limits(
         target = Target(tolerance, epsilon, curvature, effort.seed, effort.distribution)
     except ValueError as error:
         raise UserError(str(error)) from error
-    limits, num_restarts = search_to_tolerance(source, network, target, folder, probe_map, progress)
+    limits, num_restarts = search_to_tolerance(source, network, target, probe_map, progress)
     return MeasuredLimits(_tolerant_values(limits, target) | {"restarts": num_restarts}, limits.measure)
 
 

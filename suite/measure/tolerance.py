@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 from suite.cells._network import Network, NetworkSource
 from suite.curvature.growing_runs import growing_inline_map
@@ -21,7 +20,6 @@ def search_to_tolerance(
     source: NetworkSource,
     network: Network,
     target: Target,
-    folder: Path | None,
     probe_map: ProbeMap,
     progress: Progress,
 ) -> tuple[TolerantLimits, int]:
@@ -31,16 +29,15 @@ def search_to_tolerance(
         source: what each worker builds its operator from, over more and more of the examples.
         network: the same, loaded here.
         target: what is computed, and how well.
-        folder: inline, where runs are saved and gone on with; None: nowhere.
-        probe_map: inline, or Ray actors.
+        probe_map: inline_map, or one that keeps its runs: growing_inline_map, or Ray actors.
         progress: called after each check with a fraction and how it stands.
 
     Returns:
         The limits, and how many runs were begun again after a worker was lost.
 
     Raises:
-        UserError: the network has no fixed Hessian, a product is not finite, or the folder cannot be written.
-        FileRefused: the folder holds runs of another network.
+        UserError: the network has no fixed Hessian, or a product is not finite.
+        FileRefused: the map's folder holds runs of another network. OSError: it cannot be written.
     """
     order = MagnitudeOrder.of(network.weights())
     num_examples = len(network.splits["train"][1])
@@ -49,14 +46,12 @@ def search_to_tolerance(
     def source_of(size: int) -> NetworkSource:
         return source.with_examples(None if size == num_examples else size, target.seed)
 
-    with growing_inline_map(folder) if probe_map is inline_map else nullcontext(probe_map) as inner:
+    with growing_inline_map() if probe_map is inline_map else nullcontext(probe_map) as inner:
         watched = _Watched(inner, progress)
         try:
             limits = limits_to_tolerance(source_of, num_examples, order, target, watched, watched.report)
         except ValueError as error:
             raise UserError(str(error)) from error
-        except OSError as error:
-            raise UserError(f"{folder} cannot be written: {error.strerror}. Give a folder of your own.") from error
     return limits, watched.num_restarts
 
 

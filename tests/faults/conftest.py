@@ -63,7 +63,7 @@ class Driver:
     def wait_for_cells(self, number: int) -> None:
         """Return as soon as so many cells are committed, and the run is still at work."""
         deadline_s = time.monotonic() + PATIENCE_S
-        while len(list(self.folder.glob("cells/*.h5"))) < number:
+        while len(list(self.folder.glob("cells/[!.]*.h5"))) < number:  # a temporary name is no commit yet
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline_s
             time.sleep(0.01)
@@ -143,7 +143,7 @@ def results() -> Callable[[Path], dict[str, Any]]:
 
     def read(folder: Path) -> dict[str, Any]:
         found = {}
-        for path in (folder / "cells").glob("*.h5"):
+        for path in (folder / "cells").glob("[!.]*.h5"):
             with open_sealed(path) as file:
                 record = read_record(file)
             arrays = {name: array.tobytes() for name, array in (record.curves | record.arrays).items()}

@@ -2,7 +2,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from suite.cells._network import StoredNetwork
 from suite.curvature.operators import DiagonalOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.slq import ProbeResult, inline_map, slq
+from suite.errors import UserError
 from suite.network import ModelSpec
 from suite.plan import Plan
 
@@ -123,6 +124,16 @@ def test_actors_give_the_numbers_of_a_for_loop(num_actors: int, session: Any, ne
     assert [result.restarts for result in found] == [0] * 5
 
 
+def test_a_group_gives_the_numbers_of_the_whole_to_rounding(session: Any, network: StoredNetwork) -> None:
+    source = replace(network, dtype="float64")
+    wanted = slq(source, requests(2), map=inline_map)
+    found = slq(source, requests(2), map=RayProbeMap(2, threads=1, group_size=2))
+    for one, other in zip(found, wanted, strict=True):
+        for name in ("diagonal", "off_diagonal"):
+            parts = getattr(one.tridiagonal, name), getattr(other.tridiagonal, name)
+            np.testing.assert_allclose(*parts, rtol=1e-10, atol=1e-10)
+
+
 def test_no_more_actors_than_probes_and_none_left_afterwards(session: Any, gone: Gone, tmp_path: Path) -> None:
     slq(MortalSource(tmp_path, 1), requests(2), map=RayProbeMap(4, threads=1))
     assert 1 <= len(pids(tmp_path)) <= 2  # one may do both before the other is up
@@ -161,7 +172,7 @@ def test_whoever_always_kills_its_actor_ends_with_an_error(
     at_product: int, session: Any, gone: Gone, tmp_path: Path
 ) -> None:
     put_tokens(tmp_path, 100)
-    with pytest.raises(ray.exceptions.RayActorError):
+    with pytest.raises(UserError, match="lost 4 workers"):
         slq(MortalSource(tmp_path, at_product), requests(2), map=RayProbeMap(1, threads=1))
     assert len(pids(tmp_path)) == 1 + MAX_RESTARTS
     assert gone(pids(tmp_path))

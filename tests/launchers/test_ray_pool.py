@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from launchers import inline, ray_pool
-from launchers._events import Finished, Started
+from launchers._events import Advanced, Finished, Started
 from suite.plan import Plan, make_plan
 from suite.progress import standings
 from suite.store import Store
@@ -61,6 +61,9 @@ def test_two_workers_give_the_records_of_a_for_loop(
     assert ours.keys() == wanted.keys()
     started = [event.cell.id for event in run.events if isinstance(event, Started)]
     assert sorted(cell.key for cell in started) == sorted(cell.id.key for cell in small_plan.cells)
+    advanced = [event for event in run.events if isinstance(event, Advanced)]
+    assert advanced
+    assert all(0 <= event.fraction <= 1 and event.text for event in advanced)
 
 
 def test_what_is_there_needs_no_ray(

@@ -13,6 +13,7 @@ from data import read_dataset
 from data.hdf5 import FileRefused
 from suite.cells._network import Network, StoredNetwork
 from suite.cells.dense import Config
+from suite.errors import UserError
 from suite.plan import Cell
 from suite.store import CellId
 
@@ -52,6 +53,20 @@ def test_the_hessian_does_not_depend_on_how_examples_are_batched(
     whole = source.build().matvec(vector)
     monkeypatch.setattr("suite.cells._network.EXAMPLES_PER_BATCH", 33)
     assert torch.allclose(source.build().matvec(vector), whole, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_products_of_shards_add_up(source: StoredNetwork, size: int) -> None:
+    vector = torch.randn(72, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shards = [source.build_shard(rank, size) for rank in range(size)]
+    assert {shard.num_examples for shard in shards} == {160}
+    total = torch.stack([shard.matvec(vector) for shard in shards]).sum(dim=0)
+    assert torch.allclose(total, source.build().matvec(vector), rtol=1e-10, atol=1e-14)
+
+
+def test_more_shards_than_examples_are_refused(source: StoredNetwork) -> None:
+    with pytest.raises(UserError, match="group_size=161 is too large for 160 examples"):
+        source.build_shard(0, 161)
 
 
 def test_a_network_that_is_not_committed(source: StoredNetwork) -> None:

@@ -58,10 +58,11 @@ def test_single_precision_agrees_to_single_precision(committed: Any, cell: Cell)
 
 def test_restarts_are_counted_among_what_varies(committed: Any, cell: Cell) -> None:
     def lossy(source: Any, requests: Any) -> Any:
-        return (replace(result, restarts=2) for result in inline_map(source, requests))
+        return (replace(result, restarts=2, reissued=1) for result in inline_map(source, requests))
 
     record = run_again(committed, cell, lossy)
     assert record.timings["restarts"] == 8
+    assert record.timings["reissued"] == 4
     assert "restarts" not in record.cost
 
 

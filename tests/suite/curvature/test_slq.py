@@ -111,6 +111,29 @@ def test_progress_counts_probes_and_results_carry_their_request():
     assert all(result.seed == 3 and result.seconds > 0 and result.restarts == 0 for result in results)
 
 
+def test_advance_tells_speed_and_time_also_between_results():
+    class Watched:
+        def __init__(self, watch=None):
+            self.watch = watch
+
+        def watched(self, watch):
+            return Watched(watch)
+
+        def __call__(self, source, requests):
+            self.watch(0)
+            self.watch(5)
+            yield from inline_map(source, requests)
+
+    told = []
+    slq(DiagonalSource(), _requests(2), map=Watched(), advance=lambda *each: told.append(each))
+    assert [fraction for fraction, _ in told] == [0.125, 0.5, 1.0]
+    assert [text.partition(",")[0] for _, text in told] == ["probe 0 of 2", "probe 1 of 2", "probe 2 of 2"]
+    told.clear()
+    slq(DiagonalSource(), _requests(2), advance=lambda *each: told.append(each))
+    assert [fraction for fraction, _ in told] == [0.5, 1.0]
+    assert told[0][1].endswith(" left")
+
+
 def test_more_steps_than_dimensions_are_refused():
     with pytest.raises(ValueError, match="num_lanczos_steps=20 is too large"):
         slq(DiagonalSource(dim=10), _requests(1))

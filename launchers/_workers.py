@@ -1,0 +1,183 @@
+"""What runs inside the actors: a worker that computes probes alone, and the members of a group that shares the data.
+
+All members of a group are on one node, so they meet over a private file and talk over the loopback interface alone.
+"""
+
+import os
+import socket
+import tempfile
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite.curvature.growing_runs import GrowingRuns, source_folder
+from suite.curvature.operators import SymmetricOperator
+from suite.curvature.probes import RunRequest
+from suite.curvature.sharded import PeerLost, ShardableSource, SummedOperator, serve
+from suite.curvature.slq import OperatorSource, ProbeResult, run_probe
+from suite.environment import best_device
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Whether workers keep their runs, so that a request for more steps goes on where the last one ended.
+
+    Attributes:
+        runs: keep the Krylov basis of every run, num_lanczos_steps * dim numbers each.
+        folder: save them there as well, visible from every node, and go on from what is there; None: nowhere.
+    """
+
+    runs: bool = False
+    folder: Path | None = None
+
+
+class ProbeWorker:
+    """Builds an operator once, from paths, and works off probes.
+
+    `pulse` runs in a thread of its own and answers while a product is computed: it costs a look at a counter.
+    """
+
+    def __init__(self, source: OperatorSource, threads: int, keeping: Keeping = Keeping()) -> None:
+        """Keep the source: what its building raises is an error of `ready`, not the loss of an actor."""
+        torch.set_num_threads(threads)
+        best_device()  # as exact as the process that planned it
+        self.source, self.keeping = source, keeping
+        self.operator: SymmetricOperator | None = None
+        self.runs: GrowingRuns | None = None
+        self.begun = 0
+        self.products_before = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process runs Lanczos: the others of a group only multiply."""
+        return True
+
+    def ready(self) -> None:
+        """Build the operator; weights and data are loaded by path.
+
+        Raises:
+            RuntimeError: the GPUs that this process sees are not those that Ray gave it.
+        """
+        _check_devices()
+        self._keep(self.source.build())
+
+    def run(self, request: RunRequest) -> ProbeResult | PeerLost:
+        """Run one probe."""
+        return self._compute(request)
+
+    def pulse(self) -> tuple[int, int]:
+        """Return how many probes were begun here, and the products of the latest."""
+        if self.operator is None:
+            return 0, 0
+        return self.begun, self.operator.num_matvecs - self.products_before
+
+    def _keep(self, operator: SymmetricOperator) -> None:
+        self.products_before = operator.num_matvecs
+        self.operator = operator
+        if self.keeping.runs and self.leads:
+            folder = self.keeping.folder
+            self.runs = GrowingRuns(operator, folder and source_folder(folder, self.source))
+
+    def _compute(self, request: RunRequest) -> ProbeResult:
+        operator = self._begin()
+        return run_probe(operator, request) if self.runs is None else self.runs.run(request)
+
+    def _begin(self) -> SymmetricOperator:
+        assert self.operator is not None
+        self.products_before = self.operator.num_matvecs
+        self.begun += 1
+        return self.operator
+
+
+class GroupWorker(ProbeWorker):
+    """One of several workers that compute each product together, each over its shard of the data."""
+
+    def __init__(
+        self, source: ShardableSource, threads: int, keeping: Keeping, rank: int, size: int, timeout_s: float
+    ) -> None:
+        """Keep what is needed; a peer that is silent for timeout_s within one step is taken for lost."""
+        super().__init__(source, threads, keeping)
+        self.shards, self.rank, self.size = source, rank, size
+        self.timeout = timedelta(seconds=timeout_s)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def meet(self) -> str:
+        """Make the folder in which the group meets, open to this user alone; Ray removes it with its session."""
+        return tempfile.mkdtemp(prefix="group-", dir=_session_folder())
+
+    def join(self, folder: str) -> PeerLost | None:
+        """Build this worker's shard, then wait for the others; here and below, a lost peer is an answer, not an error.
+
+        Ray would print an error that nobody fetches, and whoever looks after a group stops at its first lost member.
+        """
+        _check_devices()
+        shard = self.shards.build_shard(self.rank, self.size)
+        try:
+            self.group = _process_group(folder, self.rank, self.size, self.timeout, shard.device)
+        except PeerLost as lost:
+            return lost
+        self._keep(SummedOperator(shard, self.group) if self.rank == 0 else shard)
+        return None
+
+    def run(self, request: RunRequest) -> ProbeResult | PeerLost:
+        """Run one probe; for rank 0, while the others `serve`."""
+        assert isinstance(self.operator, SummedOperator)
+        try:
+            try:
+                return self._compute(request)
+            finally:
+                self.operator.release()
+        except PeerLost as lost:
+            return lost
+
+    def serve(self) -> PeerLost | None:
+        """Multiply for rank 0 until its probe is done; for all other ranks."""
+        try:
+            serve(self._begin(), self.group)
+        except PeerLost as lost:
+            return lost
+        return None
+
+
+def _process_group(folder: str, rank: int, size: int, timeout: timedelta, device: torch.device) -> Any:
+    from torch import distributed
+
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
+    store = distributed.FileStore(os.path.join(folder, "store"), size)  # type: ignore[attr-defined]
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    own = device if device.type == "cuda" and device.index is not None else None  # connects now, not at first use
+    try:
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout, device_id=own)
+    except RuntimeError as error:
+        raise PeerLost(f"the group did not come together: {error}".splitlines()[0]) from error
+    return distributed.group.WORLD
+
+
+def _check_devices() -> None:
+    """Stop before all workers of a node pile up on its first GPU.
+
+    Raises:
+        RuntimeError: this process sees more or fewer GPUs than it was given.
+    """
+    import ray
+
+    given, seen = len(ray.get_gpu_ids()), torch.cuda.device_count()
+    if given and given != seen:
+        raise RuntimeError(
+            f"This worker sees {seen} GPUs and was given {given}. Expected: equal numbers; does something set "
+            "CUDA_VISIBLE_DEVICES or RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES?"
+        )
+
+
+def _session_folder() -> str:
+    import ray
+
+    return str(ray._private.worker._global_node.get_session_dir_path())

@@ -1,0 +1,339 @@
+"""What becomes of slow, silent and lost workers, alone and in groups; which worker is asked."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from launchers._crew import Crew, Job, identity
+from launchers._ray_session import ray_session
+from launchers._team import Patience, Shape, Team
+from launchers.probes import RayProbeMap, connected_probe_map, probe_map
+from suite.curvature.operators import CountedOperator
+from suite.curvature.probes import ProbeRequest
+from suite.curvature.slq import ProbeResult, inline_map, slq
+from suite.errors import UserError
+
+ray = pytest.importorskip("ray")
+Gone = Callable[[list[int]], bool]
+Undisturbed = Callable[[int], list[ProbeResult]]
+DIM = 60
+
+
+class RowsOperator(CountedOperator):
+    """R'R / num_rows for the rows R that it is given. May do something once, at its fourth product."""
+
+    def __init__(self, rows: torch.Tensor, num_rows: int, folder: Path, deed: str, product_s: float) -> None:
+        super().__init__(rows.shape[1], rows.dtype, rows.device)
+        self.rows, self.num_rows, self.folder, self.deed, self.product_s = rows, num_rows, folder, deed, product_s
+
+    def _products(self, vectors: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.product_s)
+        if self.num_matvecs >= 4 and self.deed and took_token(self.folder):
+            if self.deed == "sleep":
+                time.sleep(300)
+            os.kill(os.getpid(), signal.SIGKILL if self.deed == "kill" else signal.SIGSTOP)
+        return self.rows.T @ (self.rows @ vectors) / self.num_rows
+
+
+@dataclass(frozen=True)
+class RowsSource:
+    """Leaves its process's number in the folder. deed: done by one worker, of the last rank, per token there."""
+
+    folder: Path
+    deed: str = ""
+    product_s: float = 0.0
+
+    def build(self) -> RowsOperator:
+        return self.build_shard(0, 1)
+
+    def build_shard(self, rank: int, size: int) -> RowsOperator:
+        (self.folder / f"pid-{os.getpid()}").touch()
+        rows = torch.randn(100, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        deed = self.deed if rank == size - 1 else ""
+        return RowsOperator(rows.tensor_split(size)[rank], 100, self.folder, deed, self.product_s)
+
+
+@dataclass(frozen=True)
+class WholeSource:
+    """Cannot be built in shards."""
+
+    def build(self) -> RowsOperator:
+        raise NotImplementedError
+
+
+def took_token(folder: Path) -> bool:
+    for token in sorted(folder.glob("token-*")):
+        try:
+            token.unlink()
+        except FileNotFoundError:  # another worker was faster
+            continue
+        return True
+    return False
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix("pid-")) for path in folder.glob("pid-*")]
+
+
+def requests(number: int, steps: int = 12) -> list[ProbeRequest]:
+    return [ProbeRequest(5, index, "rademacher", steps) for index in range(number)]
+
+
+def bits(results: list[ProbeResult]) -> list[tuple[int, bytes, bytes]]:
+    return [
+        (result.index, result.tridiagonal.diagonal.tobytes(), result.tridiagonal.off_diagonal.tobytes())
+        for result in results
+    ]
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Any]:
+    """One Ray for the whole module; its workers cannot import this file, so its classes travel by value."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with ray_session(4, 0) as started:
+        yield started
+
+
+@pytest.fixture
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The probes when nothing happens, in this process."""
+    return lambda number: slq(RowsSource(tmp_path_factory.mktemp("undisturbed")), requests(number), map=inline_map)
+
+
+@pytest.fixture(scope="module")
+def one_pair(session: Any, tmp_path_factory: pytest.TempPathFactory) -> list[ProbeResult]:
+    """Four probes by one group of two, to which nothing happens."""
+    source = RowsSource(tmp_path_factory.mktemp("pair"))
+    return slq(source, requests(4), map=RayProbeMap(2, threads=1, group_size=2))
+
+
+def assert_near(found: list[ProbeResult], wanted: list[ProbeResult]) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        for name in ("diagonal", "off_diagonal"):
+            parts = getattr(one.tridiagonal, name), getattr(other.tridiagonal, name)
+            np.testing.assert_allclose(*parts, rtol=0, atol=1e-10)
+
+
+def test_a_group_agrees_with_the_whole_to_rounding(one_pair: list[ProbeResult], undisturbed: Undisturbed) -> None:
+    assert_near(one_pair, undisturbed(4))
+
+
+@pytest.mark.slow
+def test_two_groups_agree_with_one_in_every_bit(
+    session: Any, gone: Gone, tmp_path: Path, one_pair: list[ProbeResult]
+) -> None:
+    found = slq(RowsSource(tmp_path), requests(4), map=RayProbeMap(4, threads=1, group_size=2))
+    assert bits(found) == bits(one_pair)
+    assert gone(pids(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_group_of_three_agrees_with_the_whole(session: Any, tmp_path: Path, undisturbed: Undisturbed) -> None:
+    assert_near(slq(RowsSource(tmp_path), requests(2), map=RayProbeMap(4, threads=1, group_size=3)), undisturbed(2))
+    assert len(pids(tmp_path)) == 3  # four workers make one group of three
+
+
+@pytest.mark.parametrize("deed", ["kill", pytest.param("stop", marks=pytest.mark.slow)])
+def test_a_lost_member_costs_its_group_and_no_bit(
+    deed: str, session: Any, gone: Gone, tmp_path: Path, one_pair: list[ProbeResult]
+) -> None:
+    pair = RayProbeMap(2, threads=1, group_size=2, patience=Patience(silence_s=2.0))
+    (tmp_path / "token-0").touch()
+    found = slq(RowsSource(tmp_path, deed), requests(4), map=pair)
+    assert bits(found) == bits(one_pair)
+    assert [result.restarts for result in found] == [1, 0, 0, 0]
+    assert len(pids(tmp_path)) == 4
+    assert gone(pids(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("deed", "patience"),
+    [("stop", Patience(silence_s=2.0)), pytest.param("sleep", Patience(stall_s=3.0), marks=pytest.mark.slow)],
+)
+def test_a_worker_that_hangs_is_replaced(
+    deed: str, patience: Patience, session: Any, gone: Gone, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    (tmp_path / "token-0").touch()
+    found = slq(RowsSource(tmp_path, deed), requests(2), map=RayProbeMap(1, threads=1, patience=patience))
+    assert bits(found) == bits(undisturbed(2))
+    assert [result.restarts for result in found] == [1, 0]
+    assert len(pids(tmp_path)) == 2
+    assert gone(pids(tmp_path))
+
+
+def test_a_slow_probe_is_given_to_a_second_worker(
+    session: Any, gone: Gone, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    (tmp_path / "token-0").touch()
+    patience = Patience(slow_floor_s=1.0)
+    found = slq(RowsSource(tmp_path, "sleep"), requests(4), map=RayProbeMap(2, threads=1, patience=patience))
+    assert bits(found) == bits(undisturbed(4))
+    assert [result.restarts for result in found] == [0] * 4
+    assert sum(result.reissued for result in found) == 1
+    assert gone(pids(tmp_path))
+
+
+def test_workers_stay_while_the_source_does(session: Any, gone: Gone, tmp_path: Path) -> None:
+    with connected_probe_map(1, num_actors=2) as standing:
+        short = slq(RowsSource(tmp_path), requests(3), map=standing)
+        before = pids(tmp_path)
+        assert bits(slq(RowsSource(tmp_path), requests(3, 20), map=standing)) != bits(short)
+        assert bits(slq(RowsSource(tmp_path), requests(3), map=standing)) == bits(short)
+        assert pids(tmp_path) == before
+        os.kill(before[0], signal.SIGKILL)
+        assert bits(slq(RowsSource(tmp_path), requests(3), map=standing)) == bits(short)
+        other = replace(RowsSource(tmp_path), product_s=0.001)
+        old = pids(tmp_path)
+        assert bits(slq(other, requests(3), map=standing)) == bits(short)
+        assert gone(old)
+    assert gone(pids(tmp_path))
+    assert session.is_initialized()
+
+
+def test_a_caller_that_stops_listening_may_ask_again(session: Any, tmp_path: Path) -> None:
+    with RayProbeMap(2, threads=1).standing() as standing:
+        results = standing(RowsSource(tmp_path), requests(6))
+        first = next(results)
+        with pytest.raises(RuntimeError, match="one call at a time"):
+            next(standing(RowsSource(tmp_path), requests(1)))
+        results.close()  # type: ignore[attr-defined]
+        again = slq(RowsSource(tmp_path), requests(6), map=standing)
+        assert bits([again[first.index]]) == bits([first])
+        assert len(pids(tmp_path)) <= 2
+
+
+def test_speed_and_remaining_time_are_told_while_probes_run(session: Any, tmp_path: Path) -> None:
+    told: list[tuple[float, str]] = []
+    source = RowsSource(tmp_path, product_s=0.1)
+    slq(source, requests(2, 30), map=RayProbeMap(2, threads=1), advance=lambda *each: told.append(each))
+    fractions = [fraction for fraction, _ in told]
+    assert len(fractions) >= 4
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert told[0][1].startswith("probe 0 of 2, ")
+    assert told[0][1].endswith(" s left")
+
+
+def test_no_place_is_an_error_that_says_what_there_is(session: Any, tmp_path: Path) -> None:
+    patience = Patience(hire_s=1.0)
+    with pytest.raises(UserError, match=r"No place for a worker with 64 CPUs .*: no node is large.* have: 4 CPUs and"):
+        slq(RowsSource(tmp_path), requests(1), map=RayProbeMap(1, threads=64, patience=patience))
+    with pytest.raises(UserError, match="No place for 3 workers with 2 CPUs each on one node"):
+        slq(RowsSource(tmp_path), requests(1), map=RayProbeMap(3, threads=2, group_size=3, patience=patience))
+
+
+def test_a_source_without_shards_is_refused(session: Any) -> None:
+    with pytest.raises(UserError, match="WholeSource cannot be built in shards"):
+        slq(WholeSource(), requests(1), map=RayProbeMap(2, threads=1, group_size=2))
+
+
+@pytest.mark.parametrize("group_size", [0, 3])
+def test_a_group_is_no_larger_than_all_workers(group_size: int) -> None:
+    with (
+        pytest.raises(UserError, match=f"group_size={group_size} does not go with 2 workers"),
+        probe_map(2, 1, group_size),
+    ):
+        pass
+
+
+def test_no_connection_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(UserError, match="not connected to Ray"), connected_probe_map(1):
+        pass
+
+
+def idle_team() -> Team:
+    return Team([], None, [], is_up=True)
+
+
+def busy_team(request: ProbeRequest, seconds: float = 0.0) -> Team:
+    return Team([], None, ["reference"], is_up=True, request=request, begun_s=time.monotonic() - seconds)
+
+
+def crew_of(*teams: Team) -> Crew:
+    crew = Crew(None, 4, Shape(1, 1, 0), Patience())  # type: ignore[arg-type]
+    crew.teams = list(teams)
+    return crew
+
+
+def job_of(*waiting: ProbeRequest) -> Job:
+    return Job(list(waiting), lambda _: None)
+
+
+def test_a_request_goes_where_it_ran_before() -> None:
+    one, other = idle_team(), idle_team()
+    crew, (first, second) = crew_of(one, other), requests(2)
+    crew.homes = {identity(first): other, identity(second): one}
+    longer = [replace(each, num_lanczos_steps=99) for each in (first, second)]
+    assert crew._choice(one, job_of(*longer)) == longer[1]
+    assert crew._choice(other, job_of(*longer)) == longer[0]
+
+
+def test_who_has_nothing_of_its_own_takes_what_ran_nowhere() -> None:
+    one = idle_team()
+    crew, (first, second) = crew_of(one), requests(2)
+    crew.homes = {identity(first): busy_team(second)}
+    assert crew._choice(one, job_of(first, second)) == second
+
+
+def test_a_request_waits_for_its_team_unless_that_will_take_long() -> None:
+    one, (first, second, third) = idle_team(), requests(3)
+    busy = busy_team(third)
+    crew = crew_of(one, busy)
+    crew.homes = {identity(first): busy, identity(second): busy}
+    assert crew._choice(one, job_of(first)) is None
+    assert crew._choice(one, job_of(first, second)) == first
+    late = job_of(first)
+    late.reissued[third] += 1
+    assert crew._choice(one, late) == first
+    assert crew._choice(one, job_of()) is None
+
+
+@pytest.mark.parametrize(
+    ("finished_s", "running_s", "slow"),
+    [([], 1e6, False), ([10.0, 12.0, 500.0], 47.0, False), ([10.0, 12.0, 500.0], 49.0, True), ([0.1], 9.0, False)],
+)
+def test_slow_is_measured_by_the_median_of_finished_probes(
+    finished_s: list[float], running_s: float, slow: bool
+) -> None:
+    (request,) = requests(1)
+    crew, job = crew_of(busy_team(request, running_s), idle_team()), job_of(request)
+    job.seconds = {request.num_lanczos_steps: finished_s, 1: [0.001]}
+    assert crew._slow(job) == (request if slow else None)
+    crew.teams.append(busy_team(request))  # a second team has been asked
+    assert crew._slow(job) is None
+
+
+def test_the_time_between_two_questions_is_not_held_against_a_team() -> None:
+    now_s, patience = time.monotonic(), Patience(silence_s=5.0, stall_s=20.0)
+    team = busy_team(requests(1)[0])
+    team.moved_s = now_s - 1000
+    team.questions = {0: (None, now_s - 999)}
+    assert team.complaint(patience) == ""  # waits for its place
+    team.heard = {0}
+    assert team.complaint(patience).startswith("worker 0 of 0 was silent for 9")
+    team.questions = {0: (None, now_s)}
+    assert team.complaint(patience).startswith("no product was completed for 1000 s")
+    team.pending = []
+    assert team.complaint(patience) == ""
+
+
+def test_the_second_answer_to_a_request_is_dropped() -> None:
+    (request,) = requests(1)
+    job = job_of(request)
+    job.reissued[request] += 1
+    result = ProbeResult(0, 5, None, 1.0)  # type: ignore[arg-type]
+    closed = job.close(request, result, 2.0)
+    assert closed is not None
+    assert (closed.reissued, closed.restarts, job.waiting) == (1, 0, [])
+    assert job.close(request, result, 3.0) is None
+    assert job.seconds == {12: [2.0]}
