@@ -87,14 +87,14 @@ def limits_to_tolerance(
     """
     ledger = Ledger(num_examples)
     search = StepSearch(order, target, probe_map, ledger, report)
-    if search.dense_is_cheaper():
+    if search.dense_is_cheaper(num_examples):
         return _dense(source_of(num_examples), num_examples, search, ledger, report)
     seen: list[tuple[int, Check]] = []
     size = first_size(num_examples)
     while True:
         part = 1.0 if size == num_examples else _SUBSET_SHARE
         runs, converged = search.run(source_of(size), size, part * target.tolerance)
-        if not converged and search.dense_is_cheaper():
+        if not converged and search.dense_is_cheaper(size):
             return _dense(source_of(num_examples), num_examples, search, ledger, report)
         seen.append((size, search.checks[-1]))
         shifts, biases = extrapolated([(at, check.limits) for at, check in seen], num_examples)
@@ -103,7 +103,8 @@ def limits_to_tolerance(
         within = check.total <= target.tolerance
         if size == num_examples or (converged and within):
             return _finished(runs, search, check, shifts, within)
-        size = next_size(size, max(biases.values()) / (_SUBSET_SHARE * target.tolerance), num_examples)
+        excess = max(biases.values()) / (_SUBSET_SHARE * target.tolerance)
+        size = next_size(size, excess, num_examples) if converged else num_examples
 
 
 def first_size(num_examples: int) -> int:
