@@ -5,7 +5,7 @@ subset to a larger one gives a, the limit is extrapolated to all examples by it,
 as error. One change may be small by chance, so two are asked for before a subset is trusted.
 
 Measured on five networks of 740 weights and 16,384 digits, dense Hessians, subsets of 4,096 and 8,192: the limits were
-too high by 0.000 to 0.007; extrapolated they were off by 0.004 at most, in 18 of 20 cases by no more than `subset_bias`,
+too high by 0.000 to 0.007; extrapolated, off by 0.004 at most, in 18 of 20 cases by no more than `subset_bias`,
 in the others by 1.2 and 1.7 times that. The bias falls more slowly than 1 / n, so about half of it is left.
 """
 
