@@ -137,14 +137,15 @@ class StepSearch:
             has_both = len(check.limits) == len(LIMITS)
             if has_both and all(_known_part(budget) <= tolerance for budget in check.budgets.values()):
                 return runs, True
-            if not self._ask_more(check, tolerance) or self.dense_is_cheaper():
+            if not self._ask_more(check, tolerance) or self.dense_is_cheaper(num_examples):
                 return runs, False
 
-    def dense_is_cheaper(self) -> bool:
-        """Return whether the dense Hessian costs less than all the products of the next check together."""
+    def dense_is_cheaper(self, num_examples: int) -> bool:
+        """Return whether the dense Hessian over all examples costs less than the next check's runs from their start."""
         dim, next_products = self.order.dim, (self.num_probes + 1) * self.num_lanczos_steps
-        dense = GRADIENTS_PER_BLOCK_PRODUCT * dim
-        return dim <= self.target.max_dense_dim and dense <= GRADIENTS_PER_PRODUCT * next_products
+        share = num_examples / self._ledger.num_all_examples
+        is_cheaper = GRADIENTS_PER_BLOCK_PRODUCT * dim <= GRADIENTS_PER_PRODUCT * next_products * share
+        return dim <= self.target.max_dense_dim and is_cheaper
 
     def _ask_more(self, check: Check, tolerance: float) -> bool:
         """Raise probes, steps or both; return whether anything could be raised."""
@@ -154,7 +155,7 @@ class StepSearch:
         wanted = math.ceil(self.num_probes * (worst_probe / (_PROBE_SHARE * tolerance)) ** 2)
         if truncation < 4 * tolerance:  # before that, the spectrum is not known well enough to count probes by it
             self.num_probes = min(max(self.num_probes, wanted), self.target.max_num_probes)
-        if truncation > math.sqrt(1.0 - _PROBE_SHARE**2) * tolerance or self.num_probes == before[0]:
+        if truncation > math.sqrt(1.0 - _PROBE_SHARE**2) * tolerance:
             self.num_lanczos_steps = min(next_steps(self.num_lanczos_steps), self._most_steps)
         return (self.num_probes, self.num_lanczos_steps) != before
 

@@ -3,6 +3,10 @@
 The examples are nested random subsets. Fewer examples bias a limit smoothly, by about a / n: the change from one
 subset to a larger one gives a, the limit is extrapolated to all examples by it, and the whole of that correction counts
 as error. One change may be small by chance, so two are asked for before a subset is trusted.
+
+Measured on five networks of 740 weights and 16,384 digits, dense Hessians, subsets of 4,096 and 8,192: the limits were
+too high by 0.000 to 0.007; extrapolated, off by 0.004 at most, in 18 of 20 cases by no more than `subset_bias`,
+in the others by 1.2 and 1.7 times that. The bias falls more slowly than 1 / n, so about half of it is left.
 """
 
 import logging
@@ -91,14 +95,14 @@ def limits_to_tolerance(
     """
     ledger = Ledger(num_examples)
     search = StepSearch(order, target, probe_map, ledger, report)
-    if search.dense_is_cheaper():
+    if search.dense_is_cheaper(num_examples):
         return _dense(source_of(num_examples), num_examples, search, ledger, report)
     seen: list[tuple[int, Check]] = []
     size = first_size(num_examples)
     while True:
         part = 1.0 if size == num_examples else _SUBSET_SHARE
         runs, converged = search.run(source_of(size), size, part * target.tolerance)
-        if not converged and search.dense_is_cheaper():
+        if not converged and search.dense_is_cheaper(size):
             return _dense(source_of(num_examples), num_examples, search, ledger, report)
         seen.append((size, search.checks[-1]))
         shifts, biases = extrapolated([(at, check.limits) for at, check in seen], num_examples)
@@ -107,7 +111,8 @@ def limits_to_tolerance(
         within = check.total <= target.tolerance
         if size == num_examples or (converged and within):
             return _finished(runs, search, check, shifts, within)
-        size = next_size(size, max(biases.values()) / (_SUBSET_SHARE * target.tolerance), num_examples)
+        excess = max(biases.values()) / (_SUBSET_SHARE * target.tolerance)
+        size = next_size(size, excess, num_examples) if converged else num_examples
 
 
 def first_size(num_examples: int) -> int:

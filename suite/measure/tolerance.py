@@ -67,7 +67,8 @@ class _Watched:
     def __call__(self, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
         begin_s = time.perf_counter()
         for result in self._inner(source, requests):
-            name, steps = f"{source} {result.index} {result.seed}", result.tridiagonal.num_lanczos_steps
+            name = f"{source} {result.request.name if result.request else result.index}"
+            steps = result.tridiagonal.num_lanczos_steps
             self._num_products += max(0, steps - self._num_steps.get(name, 0))
             self._num_steps[name] = steps
             self.num_restarts += result.restarts

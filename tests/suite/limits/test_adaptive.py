@@ -107,11 +107,11 @@ def test_a_search_that_may_not_go_on_says_so(model: Any) -> None:
 
 
 def test_few_weights_are_cheaper_whole(model: Any) -> None:
-    for dense_dim, expected in ((600, True), (599, False)):
+    for dense_dim, num_examples, expected in ((600, 100, True), (599, 100, False), (600, 90, False)):
         target = Target(0.001, EPSILON, "positive", max_dense_dim=dense_dim)
         search = StepSearch(model.order, target, inline_map, Ledger(100), unreported)
         search.num_lanczos_steps, search.num_probes = 48, 8
-        assert search.dense_is_cheaper() == expected  # 2 * 600 gradients against 3 * 9 * 48
+        assert search.dense_is_cheaper(num_examples) == expected  # 2 * 600 gradients against 3 * 9 * 48
 
 
 def test_steps_grow_by_a_third_or_a_half() -> None:

@@ -94,7 +94,7 @@ def test_a_large_bias_asks_for_all_examples(model: Any) -> None:
 
 
 def test_the_dense_hessian_takes_over_where_it_costs_less(model: Any) -> None:
-    limits = _limits(model, 0.0, tolerance=1e-4, max_dense_dim=600)
+    limits = _limits(model, 300_000.0, tolerance=1e-4, max_dense_dim=600)
     assert (limits.converged, limits.method) == (True, "dense")
     assert _found(limits) == _exact(model)
     last = limits.checks[-1]
