@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import typer
 
 from espalier import catalogue_commands, network_commands, study_commands
-from espalier.terminal import BAD_INPUT, INTERRUPTED, complain, interrupt_on_terminate
+from espalier.terminal import BAD_INPUT, INTERRUPTED, complain, interrupt_has_arrived, interrupt_on_signals
 
 app = typer.Typer(
     name="espalier",
@@ -24,13 +24,15 @@ app.add_typer(catalogue_commands.data_app, name="data")
 
 def main() -> None:
     """Run the command line; whatever the user can repair ends in one line and exit code 2."""
-    interrupt_on_terminate()
+    interrupt_on_signals()
     try:
         code = app(prog_name="espalier", standalone_mode=False)
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except Exception as error:
         _end_with_one_line(error)
+    finally:
+        interrupt_has_arrived()
     sys.exit(code)
 
 

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_REPEAT_S = 0.5  # of a lost interrupt
 
 
 def command() -> str:
@@ -52,6 +53,7 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        interrupt_has_arrived()
         complain(f"interrupted; what is committed stays. Go on with the same command: {command()}")
         raise typer.Exit(INTERRUPTED) from None
 
@@ -110,11 +112,35 @@ def write_json(path: Path | None, values: dict[str, Any]) -> None:
         commit_bytes(path.absolute(), f"{text}\n".encode())
 
 
-def interrupt_on_terminate() -> None:
-    """Treat SIGTERM as Ctrl-C, so that everything that was started is ended."""
+def interrupt_on_signals() -> None:
+    """Treat SIGTERM as Ctrl-C, so that everything that was started is ended; no such signal is lost.
+
+    Python drops an exception that is raised while a callback of a weak reference runs, and h5py has many of those. So
+    the signal is repeated until its exception is on its way.
+    """
 
     def interrupt(number: int, frame: object) -> None:
-        del number, frame
+        del frame
+        if number == signal.SIGALRM and _is_on_its_way(sys.exc_info()[1]):
+            return
+        signal.setitimer(signal.ITIMER_REAL, _REPEAT_S)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    def tell_of_others(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = tell_of_others
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+        signal.signal(each, interrupt)
+
+
+def interrupt_has_arrived() -> None:
+    """Stop repeating an interrupt: somebody has taken it."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _is_on_its_way(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None

@@ -38,13 +38,16 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    modules, terminate, threads = set(sys.modules), signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    modules, threads = set(sys.modules), torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         yield folder
     for name in set(sys.modules) - modules:
         if str(tmp_path) in (getattr(sys.modules[name], "__file__", None) or ""):
             del sys.modules[name]
-    signal.signal(signal.SIGTERM, terminate)
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
     torch.set_num_threads(threads)
 
 
