@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data._dataset import read_dataset
 from suite.cells._datasets import splits_on, verified_dataset
+from suite.curvature.memory import memory_plan
 from suite.curvature.operators import HessianOperator, flatten_weights
 from suite.errors import UserError
 from suite.limits.tolerance import BATCH_SIZE, batch_loss_std
@@ -17,7 +18,7 @@ from suite.network import ModelSpec, build_model, build_user_model, load_state, 
 from suite.problem import Splits, as_state, evaluate
 from suite.store import CellId, Store
 
-EXAMPLES_PER_BATCH = 2048  # of one Hessian-vector product; bounds memory only
+EXAMPLES_PER_BATCH = 2048  # of one Hessian-vector product, at most; bounds memory only
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -40,12 +41,13 @@ class Network:
         ).numpy()
 
     def hessian(self, dtype: str, split: str = "train") -> HessianOperator:
-        """Return the Hessian of the mean loss over a whole split, un-augmented, with fixed batches."""
+        """Return the Hessian of the mean loss over a whole split, un-augmented, with batches fixed by memory_plan."""
         inputs, targets = self.splits[split]
-        batches = list(
-            zip(torch.split(inputs, EXAMPLES_PER_BATCH), torch.split(targets, EXAMPLES_PER_BATCH), strict=True)
-        )
-        return HessianOperator(self.model, list(prunable_weights(self.model)), batches, DTYPES[dtype])
+        names = list(prunable_weights(self.model))
+        trial = HessianOperator(self.model, names, [(inputs[:2], targets[:2])], DTYPES[dtype])
+        size = min(EXAMPLES_PER_BATCH, memory_plan(trial, len(targets), data_bytes=inputs.nbytes).examples_per_batch)
+        batches = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
+        return HessianOperator(self.model, names, batches, DTYPES[dtype])
 
     def loss_tolerance_nats(self, split: str = "train") -> float:
         """Return the paper's tolerance: the standard deviation of mini-batch losses, batch 128, fixed order."""

@@ -168,12 +168,16 @@ class _Output(Function):
     @staticmethod
     def backward(ctx: Any, outputs: Tensor) -> Any:
         inputs, weight = ctx.saved_tensors
-        valueless = ctx.valueless and torch.is_grad_enabled()
         to_inputs = to_weight = None
+        if not torch.is_grad_enabled():  # the last pass: nothing of it is differentiated again
+            to_inputs = ctx.maps.to_inputs(outputs, weight, inputs) if ctx.needs_input_grad[0] else None
+            to_weight = ctx.maps.to_weight(inputs, outputs, weight) if ctx.needs_input_grad[1] else None
+            return to_inputs, to_weight, None, None, None, None
         if ctx.needs_input_grad[0]:
             to_inputs = _applied(_InputGradient, outputs, weight, inputs.detach(), ctx.maps, ctx.kernels)
         if ctx.needs_input_grad[1]:
-            to_weight = _applied(_WeightGradient, inputs, outputs, weight.detach(), ctx.maps, ctx.kernels, valueless)
+            like = weight.detach()
+            to_weight = _applied(_WeightGradient, inputs, outputs, like, ctx.maps, ctx.kernels, ctx.valueless)
         return to_inputs, to_weight, None, None, None, None
 
 

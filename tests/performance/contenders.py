@@ -104,7 +104,7 @@ def pyhessian(work: Workload, *, keep_graph: bool = False) -> Products:
             _, products = computer.dataloader_hv_product(tensors)
         return torch.cat([each.reshape(-1) for each in products])
 
-    return lambda vectors: torch.stack([product(column.contiguous()) for column in vectors.t()], dim=1)
+    return lambda vectors: torch.stack([product(column) for column in vectors.t()]).t()
 
 
 def curvlinops(work: Workload) -> Products:
