@@ -12,8 +12,8 @@ from suite.curvature.loss import LossOperator
 MAX_EXAMPLES_PER_BATCH = 2048
 CPU_BUDGET_BYTES = 4 * 2**30  # a constant, and not what is free: sums, and so results, depend on the batch size
 DEVICE_FRACTION = 0.8  # of a device's whole memory; the rest is for kernels' workspaces and fragmentation
-# A product's second pass holds, beside the graph, the cotangents on their way. Measured on the CPU, as a fraction of the
-# graph: 0.1 to 0.6 (ResNet-20, FC5; Hessian and Gauss-Newton; 1 and 4 vectors).
+# A second pass holds, beside the graph, the cotangents on their way. Measured on the CPU, as a fraction of the graph:
+# 0.1 to 0.6 (ResNet-20, FC5; Hessian and Gauss-Newton; 1 and 4 vectors).
 _SECOND_PASS_FRACTION = 0.6
 _SMALL_BATCH = 2
 
