@@ -1,7 +1,7 @@
 """Convolution, linear layer and batch normalisation whose second derivatives run on the kernels of the first.
 
 A product with the Hessian differentiates a gradient. For a convolution torch answers that with kernels made for
-something else (images as channels, filters as large as images), at 1.5 to 3 times the price. But the gradient of a
+something else (images as channels, filters as large as images), at about twice the price. But the gradient of a
 bilinear map is bilinear in the same three operands, so all its derivatives can be written as forward, input-gradient
 and weight-gradient convolutions again, for which fast kernels exist. Measured: tests/performance/results/products.json.
 """
