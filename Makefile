@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint types unit slow chromium browser clean
+.PHONY: help setup quickstart test lint types unit slow chromium browser benchmark clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,5 +41,16 @@ chromium: ## install headless Chromium from Debian's packages where it is missin
 browser: setup chromium ## open the page in headless Chromium
 	$(BIN)/pytest -q -m "browser and not gpu"
 
-clean: ## remove the environment and all caches; runs/ stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+benchmark: .venv-benchmark/.installed ## measure products beside PyHessian and curvlinops; rewrites the README's table
+	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_products
+	.venv-benchmark/bin/python -m tests.performance.readme
+
+.venv-benchmark/.installed: pyproject.toml constraints.txt tests/performance/peers.txt
+	$(PYTHON) -m venv .venv-benchmark
+	.venv-benchmark/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "$$(grep ^torch== constraints.txt)" setuptools
+	.venv-benchmark/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable .
+	.venv-benchmark/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/performance/peers.txt
+	touch $@
+
+clean: ## remove the environments and all caches; runs/ stays
+	rm -rf .venv .venv-benchmark .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from data._dataset import read_dataset
 from suite.cells._datasets import splits_on, verified_dataset
+from suite.curvature.memory import memory_plan
 from suite.curvature.operators import HessianOperator, flatten_weights
 from suite.errors import UserError
 from suite.limits.tolerance import BATCH_SIZE, batch_loss_std
@@ -20,7 +21,7 @@ from suite.seeds import generator
 from suite.state_dict import load_state, read_state
 from suite.store import CellId, Store
 
-EXAMPLES_PER_BATCH = 2048  # of one Hessian-vector product; bounds memory only
+EXAMPLES_PER_BATCH = 2048  # of one Hessian-vector product, at most; bounds memory only
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -43,7 +44,7 @@ class Network:
         ).numpy()
 
     def hessian(self, dtype: str, split: str = "train", shard: tuple[int, int] = (0, 1)) -> HessianOperator:
-        """Return the Hessian of the mean loss over a whole split, un-augmented, with fixed batches.
+        """Return the Hessian of the mean loss over a whole split, un-augmented, with batches fixed by memory_plan.
 
         shard: (rank, size): of `size` parts of the examples, which differ by one at most, only that of rank. The mean
         is over the whole split all the same, so the products of all parts add up.
@@ -59,10 +60,10 @@ class Network:
                     f"group_size={shard[1]} is too large for {num_examples} examples. Expected: at most {num_examples}."
                 )
             inputs, targets = inputs.clone(), targets.clone()  # a view would keep all the data in the device's memory
-        batches = list(
-            zip(torch.split(inputs, EXAMPLES_PER_BATCH), torch.split(targets, EXAMPLES_PER_BATCH), strict=True)
-        )
         names = list(prunable_weights(self.model))
+        trial = HessianOperator(self.model, names, [(inputs[:2], targets[:2])], DTYPES[dtype])
+        size = min(EXAMPLES_PER_BATCH, memory_plan(trial, len(targets), data_bytes=inputs.nbytes).examples_per_batch)
+        batches = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
         return HessianOperator(self.model, names, batches, DTYPES[dtype], num_examples=num_examples)
 
     def loss_tolerance_nats(self, split: str = "train") -> float:

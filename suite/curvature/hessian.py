@@ -15,7 +15,7 @@ class HessianOperator(LossOperator[tuple[Tensor, ...]]):
     Double backward; per batch, the forward and first backward pass are shared by all columns. Arguments and errors:
     see LossOperator. Products are in nats per squared weight unit per unit of the vector.
 
-    Cost: with several columns at once 1 to 2 gradients of all examples each, alone up to 3 (measured:
+    Cost: with several columns at once 1.3 to 2.8 gradients of all examples each, by network (measured:
         tests/performance); memory of one batch's double-backward graph, and of the vectors and their products twice.
     Source: Pearlmutter (1994), "Fast exact multiplication by the Hessian", Neural Computation 6.
     Differs: convolutions, linear layers and batch norms have second derivatives of their own (suite.curvature.kernels);

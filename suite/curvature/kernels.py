@@ -1,7 +1,7 @@
 """Convolution, linear layer and batch normalisation whose second derivatives run on the kernels of the first.
 
 A product with the Hessian differentiates a gradient. For a convolution torch answers that with kernels made for
-something else (images as channels, filters as large as images), at 1.5 to 3 times the price. But the gradient of a
+something else (images as channels, filters as large as images), at about twice the price. But the gradient of a
 bilinear map is bilinear in the same three operands, so all its derivatives can be written as forward, input-gradient
 and weight-gradient convolutions again, for which fast kernels exist. Measured: tests/performance/results/products.json.
 """
@@ -168,12 +168,16 @@ class _Output(Function):
     @staticmethod
     def backward(ctx: Any, outputs: Tensor) -> Any:
         inputs, weight = ctx.saved_tensors
-        valueless = ctx.valueless and torch.is_grad_enabled()
         to_inputs = to_weight = None
+        if not torch.is_grad_enabled():  # the last pass: nothing of it is differentiated again
+            to_inputs = ctx.maps.to_inputs(outputs, weight, inputs) if ctx.needs_input_grad[0] else None
+            to_weight = ctx.maps.to_weight(inputs, outputs, weight) if ctx.needs_input_grad[1] else None
+            return to_inputs, to_weight, None, None, None, None
         if ctx.needs_input_grad[0]:
             to_inputs = _applied(_InputGradient, outputs, weight, inputs.detach(), ctx.maps, ctx.kernels)
         if ctx.needs_input_grad[1]:
-            to_weight = _applied(_WeightGradient, inputs, outputs, weight.detach(), ctx.maps, ctx.kernels, valueless)
+            like = weight.detach()
+            to_weight = _applied(_WeightGradient, inputs, outputs, like, ctx.maps, ctx.kernels, ctx.valueless)
         return to_inputs, to_weight, None, None, None, None
 
 

@@ -95,6 +95,10 @@ class Logits:
                     logits = functional_call(self._model, state, (inputs,))
         return logits
 
+    def state_bytes(self) -> int:
+        """Return the size of the copies of parameters and buffers."""
+        return sum(value.nbytes for value in (*self._fixed.values(), *self.weights))
+
     def for_cotangents(self) -> AbstractContextManager[None]:
         """See Kernels.for_cotangents; nothing where torch's own kernels are used."""
         return nullcontext() if self._kernels is None else self._kernels.for_cotangents()

@@ -73,16 +73,30 @@ class LossOperator(CountedOperator, Generic[Graph]):
         """Return the prunable weights in coordinate order, shape (dim,); a copy."""
         return flatten_weights(self._weights).detach()
 
+    def state_bytes(self) -> int:
+        """Return the size of the copies of parameters and buffers."""
+        return self._logits.state_bytes()
+
+    def few_examples(self, num_examples: int) -> tuple[Tensor, Tensor]:
+        """Return copies of at most num_examples of the first batch that has any, as the network takes them."""
+        inputs, targets = next(pair for pair in self._logits.batches() if len(pair[1]))
+        return inputs[:num_examples].clone(), targets[:num_examples].clone()
+
+    def first_pass(self, inputs: Tensor, targets: Tensor) -> Graph:
+        """Do what does not depend on the vector, for one batch from few_examples; to measure what it costs."""
+        with torch.enable_grad():
+            return self._graph(self._logits(inputs), targets)
+
     def _products(self, vectors: Tensor) -> Tensor:
         columns, shapes = vectors.t().contiguous(), [weight.shape for weight in self._weights]
-        totals = torch.zeros_like(columns)
+        totals = torch.empty_like(columns)
         with tensor_cores(self._execution.operands, self.device):
-            for graph in self._graphs():
+            for batch, graph in enumerate(self._graphs()):
                 for index, (column, total) in enumerate(zip(columns, totals, strict=True)):
                     retain = self._execution.keep_graphs or index + 1 < len(columns)
                     products = self._product(graph, unflatten_weights(column, shapes), retain=retain)
                     for part, product in zip(unflatten_weights(total, shapes), products, strict=True):
-                        part += product
+                        part.copy_(product) if batch == 0 else part.add_(product)
         return totals.t()
 
     def _graphs(self) -> Iterator[Graph]:
@@ -91,8 +105,7 @@ class LossOperator(CountedOperator, Generic[Graph]):
             return
         made: list[Graph] = []
         for inputs, targets in self._logits.batches():
-            with torch.enable_grad():
-                graph = self._graph(self._logits(inputs), targets)
+            graph = self.first_pass(inputs, targets)
             if self._execution.keep_graphs:
                 made.append(graph)
             yield graph

@@ -2,6 +2,9 @@
 
 import argparse
 import copy
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +13,10 @@ from suite.curvature.arithmetic import Execution
 from tests.performance.contenders import Products, Workload, curvlinops, disagreement, espalier, pyhessian, workload
 from tests.performance.interleaved import Result, Seconds, Summary, environment, interleaved, ratio
 
-CASES = {"fc5": (2000, 4), "resnet20": (128, 4), "resnet18": (32, 4)}  # examples, probes
-OURS, KEPT, TORCH = "espalier", "espalier, graphs kept", "espalier, contiguous"
+CASES = {"fc5": (2000, 4), "resnet20": (128, 4), "resnet18": (32, 2)}  # examples, probes
+OURS, KEPT, CONTIGUOUS = "espalier", "espalier, graphs kept", "espalier, contiguous"
 PEERS = ("PyHessian", "PyHessian, one batch", "curvlinops")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 EXACT = 1e-9  # of a float64 product; float32 is compared at ROUNDED, because activations near a ReLU's kink may flip
 ROUNDED = 1e-2
 TITLE = "Hessian-vector products."
@@ -26,14 +30,13 @@ TEXT = (
 
 def contenders(work: Workload) -> dict[str, Products]:
     """Return every way to the same products."""
-    return {
-        OURS: espalier(work),
-        KEPT: espalier(work, Execution(keep_graphs=True)),
-        TORCH: espalier(work, Execution(channels_last=False)),
-        "PyHessian": pyhessian(work),
-        "PyHessian, one batch": pyhessian(work, keep_graph=True),
-        "curvlinops": curvlinops(work),
-    }
+    found = {OURS: espalier(work), KEPT: espalier(work, Execution(keep_graphs=True))}
+    if any(weight.ndim == 4 for weight in work.weights.values()):
+        found[CONTIGUOUS] = espalier(work, Execution(channels_last=False))
+    found["PyHessian"] = pyhessian(work)
+    found["PyHessian, one batch"] = pyhessian(work, keep_graph=True)
+    found["curvlinops"] = curvlinops(work)
+    return found
 
 
 def check(found: dict[str, Products], vectors: torch.Tensor, bound: float) -> dict[str, float]:
@@ -50,18 +53,24 @@ def check(found: dict[str, Products], vectors: torch.Tensor, bound: float) -> di
     return errors
 
 
-def measure(name: str, num_examples: int, num_probes: int, num_rounds: int) -> tuple[Seconds, dict[str, float]]:
+def measure(
+    name: str, num_examples: int, num_probes: int, num_rounds: int, clock: Callable[[], float]
+) -> tuple[Seconds, dict[str, float]]:
     """Check and time one network; return seconds by contender and disagreements in float64."""
     work = workload(name, num_examples)
     few = Workload(copy.deepcopy(work.model), work.inputs, work.targets).first(4)
     dim = sum(weight.numel() for weight in work.weights.values())
-    vectors = torch.randn((dim, num_probes), generator=torch.Generator().manual_seed(1))
+    vectors = torch.randn((num_probes, dim), generator=torch.Generator().manual_seed(1)).t()
     errors = check(contenders(few), vectors[:, :1].double(), EXACT)
     found = contenders(work)
     check(found, vectors, ROUNDED)
     timed: dict[str, Any] = {"gradient": work.gradient}
-    timed |= {each: (lambda products=products: products(vectors)) for each, products in found.items()}
-    return interleaved(timed, num_rounds, warm_up=False), errors  # the check has warmed all but the gradient up
+    rows = vectors.contiguous()  # the order that curvlinops works in; all others take whole probes
+    for each, products in found.items():
+        timed[each] = partial(products, rows if each == "curvlinops" else vectors)
+    return interleaved(
+        timed, num_rounds, clock=clock, warm_up=False
+    ), errors  # the check has warmed all but the gradient up
 
 
 def row(name: str, num_examples: int, num_probes: int, seconds: Seconds) -> list[str]:
@@ -82,18 +91,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--fraction", type=float, default=1.0, help="of the images of each case")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: for a machine that others use too")
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     rows, details = [], {}
     for name in chosen.cases:
         num_examples, num_probes = CASES[name]
-        seconds, errors = measure(name, num_examples, num_probes, chosen.rounds)
+        num_examples = max(1, round(chosen.fraction * num_examples))
+        seconds, errors = measure(name, num_examples, num_probes, chosen.rounds, CLOCKS[chosen.clock])
         rows.append(row(name, num_examples, num_probes, seconds))
         print(*rows[-1], sep=" | ", flush=True)
         details[name] = {"seconds": seconds, "ratios": ratios(seconds, num_probes), "disagreement": errors}
     columns = ["", "espalier", "graphs kept", "PyHessian", "PyHessian, one batch, to kept", "curvlinops"]
     found = environment(["torch", "pyhessian", "curvlinops-for-pytorch"], chosen.threads)
+    found["threads"] = f"{chosen.threads} ({chosen.clock} time)"
     Result("products", TITLE, TEXT, columns, rows, found, details).write()
 
 

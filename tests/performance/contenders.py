@@ -76,20 +76,22 @@ def espalier(work: Workload, execution: Execution = Execution()) -> Products:  #
     return HessianOperator(work.model, list(work.weights), batches, dtype, execution=execution).matmat
 
 
-def pyhessian(work: Workload, *, keep_graph: bool = False) -> Products:
+def pyhessian(work: Workload, *, keep_graph: bool = False, batch_size: int | None = None) -> Products:
     """PyHessian, whose loop takes one vector at a time.
 
     Args:
         work: network and data.
         keep_graph: give it one batch, whose first backward pass it does once and for all; else a loader, as for data
             that are larger than one batch.
+        batch_size: of the loader; None: one batch.
     """
     from pyhessian import hessian
     from pyhessian.utils import hessian_vector_product
 
     data: dict[str, Any] = {"data": (work.inputs, work.targets)}
     if not keep_graph:
-        data = {"dataloader": [(work.inputs, work.targets)]}
+        size = batch_size or len(work.targets)
+        data = {"dataloader": list(zip(work.inputs.split(size), work.targets.split(size), strict=True))}
         work.model.zero_grad()
         functional.cross_entropy(work.model(work.inputs[:1]), work.targets[:1]).backward()  # it reads .grad at once
     computer = hessian(work.model, functional.cross_entropy, cuda=work.inputs.is_cuda, **data)
@@ -104,7 +106,7 @@ def pyhessian(work: Workload, *, keep_graph: bool = False) -> Products:
             _, products = computer.dataloader_hv_product(tensors)
         return torch.cat([each.reshape(-1) for each in products])
 
-    return lambda vectors: torch.stack([product(column.contiguous()) for column in vectors.t()], dim=1)
+    return lambda vectors: torch.stack([product(column) for column in vectors.t()]).t()
 
 
 def curvlinops(work: Workload) -> Products:
