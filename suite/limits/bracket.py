@@ -9,16 +9,19 @@ steps where that is more. Changes alone proved no measure of the error: it was u
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from suite.curvature.lanczos import Tridiagonal
 from suite.curvature.quadrature import Quadrature, SpectralMeasure, gauss_quadrature
 from suite.curvature.rules import averaged_quadrature, radau_quadrature
 from suite.limits.curvature_treatment import Curvature, treated
 from suite.limits.gaussian_width import gaussian_width_fraction, gaussian_width_limit
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.statistical_dimension import implied_count, optimal_theta, statistical_dimension_fraction
+
+if TYPE_CHECKING:  # the formulas need no torch
+    from suite.curvature.lanczos import Tridiagonal
 
 LIMITS = ("gaussian_width", "statistical_dimension")
 _EARLIER = (0.75, 0.5)  # of the steps: where the limit is looked at again
@@ -59,8 +62,8 @@ class Runs:
         curvature: treatment of negative eigenvalues.
     """
 
-    probes: Sequence[Tridiagonal]
-    removed: Tridiagonal | None
+    probes: "Sequence[Tridiagonal]"
+    removed: "Tridiagonal | None"
     order: MagnitudeOrder
     curvature: Curvature
 
@@ -139,7 +142,7 @@ class Runs:
 
 
 @lru_cache(maxsize=256)
-def rule(run: Tridiagonal, *, upper: bool) -> Quadrature:
+def rule(run: "Tridiagonal", *, upper: bool) -> Quadrature:
     """Return the rule of one end of the bracket; after a breakdown both are the exact one.
 
     Cost: a tridiagonal eigenproblem, O(k^3); remembered, because both limits ask for the same ones.
@@ -154,10 +157,15 @@ def rule(run: Tridiagonal, *, upper: bool) -> Quadrature:
 
 
 @lru_cache(maxsize=256)
-def shortened(run: Tridiagonal, fraction: float) -> Tridiagonal:
+def shortened(run: "Tridiagonal", fraction: float) -> "Tridiagonal":
     """Return a run as it stood after a fraction of its steps, at least one."""
     k = max(1, round(fraction * run.num_lanczos_steps))
     if k >= run.num_lanczos_steps:
         return run
-    return Tridiagonal(run.diagonal[:k], run.off_diagonal[: k - 1], float(run.off_diagonal[k - 1]), run.start_norm,
-                       "complete")  # fmt: skip
+    return replace(
+        run,
+        diagonal=run.diagonal[:k],
+        off_diagonal=run.off_diagonal[: k - 1],
+        residual_norm=float(run.off_diagonal[k - 1]),
+        status="complete",
+    )
