@@ -1,6 +1,7 @@
 """Trained networks by path: what an SLQ worker, an analysis and the command line load, each in its own process."""
 
 import copy
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from data._dataset import read_dataset
 from suite.cells._datasets import splits_on, verified_dataset
+from suite.curvature.arithmetic import Execution
 from suite.curvature.memory import memory_plan
 from suite.curvature.operators import HessianOperator, flatten_weights
 from suite.errors import UserError
@@ -20,6 +22,8 @@ from suite.problem import Splits, as_state, evaluate
 from suite.seeds import generator
 from suite.state_dict import load_state, read_state
 from suite.store import CellId, Store
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES_PER_BATCH = 2048  # of one Hessian-vector product, at most; bounds memory only
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -62,9 +66,14 @@ class Network:
             inputs, targets = inputs.clone(), targets.clone()  # a view would keep all the data in the device's memory
         names = list(prunable_weights(self.model))
         trial = HessianOperator(self.model, names, [(inputs[:2], targets[:2])], DTYPES[dtype])
-        size = min(EXAMPLES_PER_BATCH, memory_plan(trial, len(targets), data_bytes=inputs.nbytes).examples_per_batch)
+        plan = memory_plan(trial, len(targets), data_bytes=inputs.nbytes)
+        logger.info("curvature: %s", plan)
+        size = min(EXAMPLES_PER_BATCH, plan.examples_per_batch)
+        execution = Execution(keep_graphs=plan.num_kept_examples > 0)  # same bits, less time
         batches = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
-        return HessianOperator(self.model, names, batches, DTYPES[dtype], num_examples=num_examples)
+        return HessianOperator(
+            self.model, names, batches, DTYPES[dtype], num_examples=num_examples, execution=execution
+        )
 
     def loss_tolerance_nats(self, split: str = "train") -> float:
         """Return the paper's tolerance: the standard deviation of mini-batch losses, batch 128, fixed order."""

@@ -15,6 +15,7 @@ DEVICE_FRACTION = 0.8  # of a device's whole memory; the rest is for kernels' wo
 # A second pass holds, beside the graph, the cotangents on their way. Measured on the CPU, as a fraction of the graph:
 # 0.1 to 0.6 (ResNet-20, FC5; Hessian and Gauss-Newton; 1 and 4 vectors).
 _SECOND_PASS_FRACTION = 0.6
+_KEPT_SHARE = 0.5  # of what is free: the rest is for Lanczos bases, of which a plan may not know
 _SMALL_BATCH = 2
 
 
@@ -29,6 +30,7 @@ class MemoryPlan:
         data_bytes: the data set as it lies on the device.
         graph_bytes_per_example: what the first two passes over a network save for the third.
         examples_per_batch: chosen so that all fits.
+        num_kept_examples: whose graphs are kept from product to product: all, or none where that takes too much.
     """
 
     weights_bytes: int
@@ -37,11 +39,13 @@ class MemoryPlan:
     data_bytes: int
     graph_bytes_per_example: int
     examples_per_batch: int
+    num_kept_examples: int = 0
 
     @property
     def graph_bytes(self) -> int:
-        """The graph of one batch, and the cotangents of the second pass."""
-        return int(self.graph_bytes_per_example * self.examples_per_batch * (1 + _SECOND_PASS_FRACTION))
+        """The graphs held at once, and the cotangents of one batch's second pass."""
+        held = max(self.num_kept_examples, self.examples_per_batch)
+        return int(self.graph_bytes_per_example * (held + _SECOND_PASS_FRACTION * self.examples_per_batch))
 
     @property
     def peak_bytes(self) -> int:
@@ -53,7 +57,8 @@ class MemoryPlan:
         values = {each.name.removesuffix("_bytes"): getattr(self, each.name) for each in fields(self)[:4]}
         values["graph"] = self.graph_bytes
         parts = ", ".join(f"{name} {value / 2**20:.1f}" for name, value in values.items())
-        return f"{self.peak_bytes / 2**20:.1f} MiB ({parts}; {self.examples_per_batch} examples per batch)"
+        kept = ", graphs kept" if self.num_kept_examples else ""
+        return f"{self.peak_bytes / 2**20:.1f} MiB ({parts}; {self.examples_per_batch} examples per batch{kept})"
 
 
 def memory_plan(
@@ -97,8 +102,10 @@ def memory_plan(
             f"A curvature run needs {(total - free + per_example) / 2**30:.2f} GiB with one example per batch, of "
             f"{total / 2**30:.2f} GiB. Expected: fewer Lanczos steps or vectors, or a device with more memory."
         )
-    chosen = min(MAX_EXAMPLES_PER_BATCH, 2 ** (fitting.bit_length() - 1))
-    return MemoryPlan(weights_bytes, vectors_bytes, basis_bytes, data_bytes, per_example, min(chosen, num_examples))
+    chosen = min(MAX_EXAMPLES_PER_BATCH, 2 ** (fitting.bit_length() - 1), num_examples)
+    kept_bytes = per_example * (num_examples + _SECOND_PASS_FRACTION * chosen)
+    num_kept = num_examples if kept_bytes <= _KEPT_SHARE * free else 0
+    return MemoryPlan(weights_bytes, vectors_bytes, basis_bytes, data_bytes, per_example, chosen, num_kept)
 
 
 def budget(device: torch.device) -> int:

@@ -13,7 +13,7 @@ from suite.curvature.arithmetic import Execution
 from tests.performance.contenders import Products, Workload, curvlinops, disagreement, espalier, pyhessian, workload
 from tests.performance.interleaved import Result, Seconds, Summary, environment, interleaved, ratio
 
-CASES = {"fc5": (2000, 4), "resnet20": (128, 4), "resnet18": (32, 2)}  # examples, probes
+CASES = {"fc5": (2000, 4), "resnet20": (128, 4), "resnet18": (32, 4)}  # examples, probes
 OURS, KEPT, CONTIGUOUS = "espalier", "espalier, graphs kept", "espalier, contiguous"
 PEERS = ("PyHessian", "PyHessian, one batch", "curvlinops")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from suite.curvature.arithmetic import Execution
 from suite.curvature.memory import graph_bytes_per_example, memory_plan
 from suite.curvature.operators import HessianOperator
 
@@ -39,13 +40,38 @@ def test_parts_are_as_the_shapes_say():
 
 def test_the_batch_is_the_largest_power_of_two_that_fits():
     operator = _operator()
-    free = memory_plan(operator, 10**6)
-    assert free.examples_per_batch == 2048
+    free = memory_plan(operator, 10**8)
+    assert (free.examples_per_batch, free.num_kept_examples) == (2048, 0)
     fixed = free.peak_bytes - free.graph_bytes
     budget = fixed + int(100 * free.graph_bytes / free.examples_per_batch)
-    plan = memory_plan(operator, 10**6, budget_bytes=budget)
+    plan = memory_plan(operator, 10**8, budget_bytes=budget)
     assert plan.examples_per_batch == 64
     assert plan.peak_bytes <= budget
+
+
+def test_graphs_are_kept_where_those_of_all_examples_take_half_of_what_is_free():
+    operator = _operator()
+    plan = memory_plan(operator, 5000)
+    assert (plan.num_kept_examples, plan.examples_per_batch) == (5000, 2048)
+    per_example, fixed = plan.graph_bytes_per_example, plan.peak_bytes - plan.graph_bytes
+    assert plan.graph_bytes == pytest.approx(per_example * (5000 + 0.6 * 2048), abs=1)
+    enough = fixed + 2 * plan.graph_bytes + 2
+    assert memory_plan(operator, 5000, budget_bytes=enough).num_kept_examples == 5000
+    assert memory_plan(operator, 5000, budget_bytes=enough - 4).num_kept_examples == 0
+
+
+def test_kept_graphs_give_the_same_bits():
+    operator = _operator()
+    batches = [(torch.randn(5, 20, generator=torch.Generator().manual_seed(1)), torch.arange(5) % 3)]
+    vectors = torch.randn(operator.dim, 2, generator=torch.Generator().manual_seed(2))
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Linear(20, 50), nn.Tanh(), nn.Linear(50, 3))
+    names = ["0.weight", "2.weight"]
+    plain = HessianOperator(model, names, batches)
+    kept = HessianOperator(model, names, batches, execution=Execution(keep_graphs=True))
+    for _ in range(2):  # the second time from what the first kept
+        assert torch.equal(kept.matmat(vectors), plain.matmat(vectors))
+        assert torch.equal(kept.matvec(vectors[:, 0]), plain.matvec(vectors[:, 0]))
 
 
 def test_what_does_not_fit_is_refused_before_it_starts():
