@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint types unit slow chromium browser benchmark clean
+.PHONY: help setup quickstart test lint types unit slow chromium browser benchmark benchmark-limit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,8 +41,13 @@ chromium: ## install headless Chromium from Debian's packages where it is missin
 browser: setup chromium ## open the page in headless Chromium
 	$(BIN)/pytest -q -m "browser and not gpu"
 
-benchmark: .venv-benchmark/.installed ## measure products beside PyHessian and curvlinops; rewrites the README's table
+benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curvlinops, ten minutes; rewrites the README's table
 	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_products
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_sharding
+	.venv-benchmark/bin/python -m tests.performance.readme
+
+benchmark-limit: .venv-benchmark/.installed ## time to the sparsity limit against 128 steps of PyHessian: hours, for the reference
+	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_limit
 	.venv-benchmark/bin/python -m tests.performance.readme
 
 .venv-benchmark/.installed: pyproject.toml constraints.txt tests/performance/peers.txt

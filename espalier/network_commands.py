@@ -19,6 +19,9 @@ Data = Annotated[Path, typer.Option(help="HDF5 with train/inputs and train/targe
 Probes = Annotated[int, typer.Option(min=1, help="Random probes of the spectrum.")]
 Steps = Annotated[int, typer.Option(min=1, help="Lanczos steps per probe.")]
 Actors = Annotated[int, typer.Option(min=1, help="Probes at a time; more than one runs them as Ray actors.")]
+Group = Annotated[
+    int, typer.Option(min=1, help="Workers that compute each product together, each over its share of the data.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads per worker; by default all, shared out.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the probes.")]
 Dtype = Annotated[str, typer.Option(help="float32 or float64.")]
@@ -35,6 +38,7 @@ def spectrum(
     probes: Probes = 4,
     steps: Steps = 64,
     workers: Actors = 1,
+    group_size: Group = 1,
     threads: Threads = None,
     seed: Seed = 0,
     dtype: Dtype = "float32",
@@ -46,7 +50,7 @@ def spectrum(
 
     source, effort = _source(model, weights, data, dtype), Effort(probes, steps, seed)
     check_writable(json_file)
-    with probe_map(workers, threads) as probes_on, progress_bar() as progress:
+    with probe_map(workers, threads, group_size) as probes_on, progress_bar() as progress:
         _, results, measure = measure_spectrum(source, effort, probes_on, progress)
     values = spectrum_as_json(results, measure)
     show({name: value for name, value in values.items() if name != "probes"})
@@ -76,6 +80,7 @@ def limit(
         Path | None, typer.Option(help="A folder; the same command goes on from what it saved there.")
     ] = None,
     workers: Actors = 1,
+    group_size: Group = 1,
     threads: Threads = None,
     seed: Seed = 0,
     dtype: Dtype = "float32",
@@ -92,7 +97,7 @@ def limit(
     source, effort = _source(model, weights, data, dtype), Effort(probes or 4, steps or 64, seed)
     check_writable(json_file)
     keeping = Keeping(runs=allowed is not None, folder=checkpoint and checkpoint.absolute())
-    with probe_map(workers, threads, keeping=keeping) as probes_on, progress_bar() as progress:
+    with probe_map(workers, threads, group_size, keeping=keeping) as probes_on, progress_bar() as progress:
         limits = measure_limits(
             source.with_examples(examples, seed),
             effort,

@@ -40,7 +40,7 @@ from suite.study import Task
 if TYPE_CHECKING:
     from suite.plan import Cell, Planner
 
-VERSION = 1
+VERSION = 2  # products of several vectors are rounded as those of one
 SHARDED = False
 PRIORITY = 4
 

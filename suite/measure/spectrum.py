@@ -43,9 +43,7 @@ def measure_spectrum(
     steps = min(effort.num_lanczos_steps, dim)
     requests = [ProbeRequest(effort.seed, index, effort.distribution, steps) for index in range(effort.num_probes)]
     hessian_of(network, source.dtype)  # refuses what has no fixed Hessian before any worker starts
-    results = slq(
-        source, requests, map=probe_map, progress=lambda done, total: progress(done / total, f"probe {done} of {total}")
-    )
+    results = slq(source, requests, map=probe_map, advance=progress)
     try:
         return network, results, spectral_measure(results)
     except ValueError as error:

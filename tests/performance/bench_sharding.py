@@ -1,24 +1,14 @@
 """What sharding brings and costs: two workers against one, an actor against this process, a group against one worker.
 
-    python tests/performance/bench_sharding.py --rounds 9
-
-All variants run the same probes in turn within each round, warm, with the same threads per process; ratios are taken
-within a round, so a machine that slows down between rounds does not enter. Targets: two single-thread workers on two
-free cores at least 1.8 times as fast as one; an actor at most 2 % slower than this process.
+Run: make benchmark. All variants run the same probes in every round, warm, with one thread per process. Targets: two
+workers on two free cores at least 1.8 times as fast as one; an actor at most 2 % slower than this process.
 """
 
 import argparse
-import json
-import os
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout that this file lies in, from wherever it is called
 
 import torch
 from sklearn.datasets import load_digits
@@ -29,10 +19,19 @@ from launchers.probes import RayProbeMap
 from suite.curvature.operators import HessianOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.slq import ProbeMap, run_probe, slq
-from suite.environment import environment
+from tests.performance.interleaved import Result, Seconds, environment, interleaved, ratio
 
-RESULTS = Path(__file__).parent / "results" / "sharding.json"
 THREADS = 1
+TITLE = "Probes on Ray actors."
+TEXT = (
+    "Probes of a perceptron on the digits, one thread per process; medians over interleaved rounds (and quartiles). "
+    "The group shares the data of every product, which pays where one product is long; these take milliseconds."
+)
+COMPARISONS = {  # name: (slower, faster)
+    "two actors, times as fast as one": ("one actor", "two actors"),
+    "one actor, time over that of this process": ("one actor", "inline"),
+    "one group of two, times as fast as one actor": ("one actor", "group of two"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,39 +61,36 @@ class DigitsSource:
         return HessianOperator(model, names, [batch], num_examples=len(targets))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print one line per comparison, and write the JSON file.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print one line per comparison, and write results/sharding.json.
 
-    Cost: rounds * 4 * probes * steps products of some 10 ms each at the default width.
+    Cost: rounds * 4 * probes * steps products of some 30 ms each at the default width.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--probes", type=int, default=8, help="per variant and round; an even number")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--probes", type=int, default=4, help="per variant and round; an even number")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    settings = parser.parse_args(argv)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--smoke", action="store_true", help="write nothing")
+    chosen = parser.parse_args(arguments)
     torch.set_num_threads(THREADS)
-    rounds = measure(settings)
-    rows = [
-        row("two workers against one", "speed-up", rounds, "one actor", "two actors", target=1.8),
-        row("an actor against this process", "time ratio", rounds, "one actor", "inline", target=1.02),
-        row("a group of two against one worker", "speed-up", rounds, "one actor", "group of two", target=None),
-    ]
-    write(settings, rows, sys.argv[1:] if argv is None else argv)
-    for each in rows:
-        spread = f"{each['ratio_min']:.3f} to {each['ratio_max']:.3f}"
-        print(f"{each['name']}: {each['measure']} {each['ratio_median']:.3f} ({spread})")
-    return 0
+    seconds = measure(chosen)
+    rows = [[name, str(ratio(seconds, over, under))] for name, (over, under) in COMPARISONS.items()]
+    for row in rows:
+        print(*row, sep=" | ")
+    details = {"seconds": seconds, "settings": vars(chosen)}
+    if not chosen.smoke:
+        columns = ["", "median (quartiles)"]
+        Result("sharding", TITLE, TEXT, columns, rows, environment(["torch", "ray"], THREADS), details).write()
 
 
-def measure(settings: argparse.Namespace) -> list[dict[str, float]]:
-    """Return one dictionary per round: variant -> seconds for all probes."""
+def measure(chosen: argparse.Namespace) -> Seconds:
+    """Return variant -> seconds for all probes, one number per round."""
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find this file
-    source = DigitsSource(settings.width)
-    requests = [ProbeRequest(0, index, "rademacher", settings.steps) for index in range(settings.probes)]
+    source = DigitsSource(chosen.width)
+    requests = [ProbeRequest(0, index, "rademacher", chosen.steps) for index in range(chosen.probes)]
     operator = source.build()
     with (
         ray_session(5 * THREADS, 0),
@@ -112,60 +108,8 @@ def measure(settings: argparse.Namespace) -> list[dict[str, float]]:
             "two actors": through(two),
             "group of two": through(pair),
         }
-        for run in variants.values():
-            run()  # actors are hired and caches are filled
-        return [one_round(variants, number) for number in range(settings.rounds)]
-
-
-def one_round(variants: dict[str, Callable[[], Any]], number: int) -> dict[str, float]:
-    """Time every variant once, in an order that turns from round to round."""
-    names = list(variants)
-    turn = number % len(names)
-    seconds = {}
-    for name in names[turn:] + names[:turn]:
-        begin_s = time.perf_counter()
-        variants[name]()
-        seconds[name] = time.perf_counter() - begin_s
-    return seconds
-
-
-def row(
-    name: str, what: str, rounds: list[dict[str, float]], over: str, under: str, *, target: float | None
-) -> dict[str, Any]:
-    """Return the comparison time(over) / time(under), round by round and in the middle."""
-    ratios = [each[over] / each[under] for each in rounds]
-    return {
-        "name": name,
-        "measure": what,
-        "over": over,
-        "under": under,
-        "target": target,
-        "ratio_median": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-        "ratios": ratios,
-        "over_median_s": statistics.median(each[over] for each in rounds),
-        "under_median_s": statistics.median(each[under] for each in rounds),
-    }
-
-
-def write(settings: argparse.Namespace, rows: list[dict[str, Any]], argv: Sequence[str]) -> None:
-    """Write the JSON file with what explains a difference to another run."""
-    facts = environment("cpu", THREADS)
-    load = os.getloadavg()[0]
-    content = {
-        "benchmark": "sharding",
-        "machine": f"{facts['num_cpus']} CPUs ({facts['processor']}), load {load:.2f} at the end, {facts['system']}",
-        "versions": {"python": facts["python"], **facts["packages"]},
-        "threads": THREADS,
-        "commit": facts["commit"],
-        "command": " ".join(["python", "tests/performance/bench_sharding.py", *argv]),
-        "settings": {name: value for name, value in vars(settings).items() if name != "out"},
-        "rows": rows,
-    }
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    settings.out.write_text(json.dumps(content, indent=1) + "\n")
+        return interleaved(variants, chosen.rounds)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -35,7 +35,8 @@ def _section(result: Result) -> str:
 def _measured(result: Result) -> str:
     found = result.environment
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    return f"Measured on {found['machine']}, {found['threads']} threads; {versions}; commit {found['commit']}."
+    where = f"{found['machine']}, {found['threads']} threads, {found.get('clock', 'wall')} time"
+    return f"Measured on {where}; {versions}; commit {found['commit']}."
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ def test_a_result_becomes_a_table_with_its_place() -> None:
     block = rendered([Result("n", "Title.", "Text.", ["", "a"], [["x", "1"], ["y", "2"]], PLACE)])
     assert block == (
         f"{BEGIN}\n\n**Title.** Text.\n\n|  | a |\n| --- | --- |\n| x | 1 |\n| y | 2 |\n\n"
-        f"Measured on 2 cores, 2 threads; torch 2.13.0; commit abc.\n\n{END}"
+        f"Measured on 2 cores, 2 threads, wall time; torch 2.13.0; commit abc.\n\n{END}"
     )
 
 

@@ -124,7 +124,9 @@ def test_progress_goes_from_spectrum_to_limits(source: UserNetwork) -> None:
     seen: list[tuple[float, str]] = []
     effort = Effort(num_probes=2, num_lanczos_steps=4)
     measure_limits(source, effort, loss_tolerance_nats=0.05, progress=lambda *event: seen.append(event))
-    assert seen == [(0.4, "probe 1 of 2"), (0.8, "probe 2 of 2"), (0.8, "runs from the removed weights")]
+    assert [fraction for fraction, _ in seen] == sorted(fraction for fraction, _ in seen)
+    assert any("products/s" in text for _, text in seen)
+    assert seen[-1] == (0.8, "runs from the removed weights")
 
 
 def test_weights_are_the_ones_of_the_file(source: UserNetwork, committed: Any) -> None:

@@ -17,7 +17,7 @@ def planned(study: Path | str, *overrides: str) -> Plan:
 GOLDEN = {
     "dense": "888f8b0dd46da002",
     "dense cell": "fd07981a8f844bda",
-    "dense_hessian": "9c0eef2310b66cb2",
+    "dense_hessian": "f4a6944333964f42",
     "imp": "cc4c9d6e0e5901dc",
     "limit": "fed76e131d719375",
     "lomp": "fce88bcd9721397a",
