@@ -23,8 +23,10 @@ pytest.importorskip("ray")
 SCRIPT = """
 import json, os, stat, sys
 from pathlib import Path
+from espalier.terminal import interrupt_has_arrived, interrupt_on_signals
 from launchers._ray_session import ray_session
 
+interrupt_on_signals()
 before = dict(os.environ)
 def mode(path): return oct(stat.S_IMODE(os.stat(path).st_mode))
 try:
@@ -44,6 +46,7 @@ try:
         if sys.stdin.readline().strip() == "raise":
             raise ArithmeticError
 except (ArithmeticError, KeyboardInterrupt) as error:
+    interrupt_has_arrived()
     print(json.dumps({"error": type(error).__name__}))
 changed = {name for name in before | dict(os.environ) if before.get(name) != os.environ.get(name)}
 print(json.dumps({"changed": sorted(changed), "connected": ray.is_initialized()}))
@@ -96,6 +99,15 @@ class Child:
 
     def end(self, word: str = "") -> list[dict[str, Any]]:
         out, err = self.process.communicate(f"{word}\n", timeout=120)
+        return self._lines(out, err)
+
+    def interrupt(self) -> list[dict[str, Any]]:
+        """Send one SIGINT and no word, so that only the signal can end the process."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(timeout=120)
+        return self._lines(*self.process.communicate())
+
+    def _lines(self, out: str, err: str) -> list[dict[str, Any]]:
         assert "Traceback" not in err
         return [json.loads(line) for line in out.splitlines()]
 
@@ -141,8 +153,7 @@ def test_an_exception_leaves_nothing(child: Child, gone: Gone) -> None:
 
 
 def test_an_interrupt_leaves_nothing(child: Child, gone: Gone) -> None:
-    child.process.send_signal(signal.SIGINT)
-    error, after = child.end()
+    error, after = child.interrupt()
     assert error == {"error": "KeyboardInterrupt"}
     assert after == {"changed": [], "connected": False}
     assert_nothing_is_left(child, gone)
