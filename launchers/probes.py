@@ -175,7 +175,7 @@ def probe_map(
         return
     gpus = torch.cuda.device_count()
     settings = RayProbeMap(gpus or workers, each, 1 if gpus else 0, group_size, keeping=keeping or Keeping())
-    with ray_session(workers * each, gpus), settings.standing() as standing:
+    with ray_session(settings.num_actors * each, gpus), settings.standing() as standing:
         yield standing
 
 

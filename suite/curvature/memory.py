@@ -10,7 +10,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from suite.curvature.loss import LossOperator
 
 MAX_EXAMPLES_PER_BATCH = 2048
-CPU_BUDGET_BYTES = 4 * 2**30  # a constant, and not what is free: sums, and so results, depend on the batch size
+CPU_BUDGET_BYTES = (
+    4 * 2**30
+)  # of graphs, per process; a constant, and not what is free: sums, and so results, depend on the batch size
 DEVICE_FRACTION = 0.8  # of a device's whole memory; the rest is for kernels' workspaces and fragmentation
 # A second pass holds, beside the graph, the cotangents on their way. Measured on the CPU, as a fraction of the graph:
 # 0.1 to 0.6 (ResNet-20, FC5; Hessian and Gauss-Newton; 1 and 4 vectors).
@@ -82,7 +84,8 @@ def memory_plan(
         num_vectors: of one product.
         num_lanczos_steps: rows of the basis; 0: none is held.
         data_bytes: of the data set on the device.
-        budget_bytes: of all parts; None: see budget.
+        budget_bytes: of all parts; None: see budget, which on the CPU is for the graphs alone: host memory holds what
+            it can hold, and only the graphs grow with the batch.
 
     Raises:
         ValueError: what does not depend on the batch, and one example, are above the budget.
@@ -95,7 +98,8 @@ def memory_plan(
     basis_bytes = num_lanczos_steps * operator.dim * itemsize
     per_example = graph_bytes_per_example(operator)
     total = budget(operator.device) if budget_bytes is None else budget_bytes
-    free = total - weights_bytes - vectors_bytes - basis_bytes - data_bytes
+    is_for_graphs = budget_bytes is None and operator.device.type != "cuda"
+    free = total if is_for_graphs else total - weights_bytes - vectors_bytes - basis_bytes - data_bytes
     fitting = int(free / (per_example * (1 + _SECOND_PASS_FRACTION)))
     if fitting < 1:
         raise ValueError(

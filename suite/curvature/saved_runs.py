@@ -51,6 +51,8 @@ def save_run(run: LanczosRun, folder: Path, identity: str) -> None:
     snapshot = run.snapshot()
     pieces: list[dict[str, Any]] = _pieces(folder) if (folder / _STATE).exists() else []
     begin = pieces[-1]["end"] if pieces else 0
+    if begin > run.basis.num_rows:
+        return  # a late copy of this run: another worker has saved more of it
     step = max(1, _PIECE_BYTES // (run.dim * run.basis.placement.dtype.itemsize))
     for first in range(begin, run.basis.num_rows, step):
         last = min(first + step, run.basis.num_rows)

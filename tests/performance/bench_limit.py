@@ -36,7 +36,7 @@ TEXT = (
 
 
 def reference(source: MemoryNetwork, digest: str, num_probes: int, num_steps: int, folder: Path) -> SpectralMeasure:
-    """Return the reference's spectral measure, computed once per network and gone on with after a kill."""
+    """Return the reference's spectral measure, computed once per network; a kill before its end loses it."""
     path = folder / f"reference-{digest[:16]}-{num_probes}x{num_steps}.json"
     if path.exists():
         runs = json.loads(path.read_text())

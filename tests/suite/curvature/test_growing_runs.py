@@ -9,6 +9,7 @@ from data.hdf5 import FileRefused
 from suite.curvature.growing_runs import GrowingRuns, growing_inline_map, source_folder
 from suite.curvature.operators import MatrixOperator
 from suite.curvature.probes import ProbeRequest, RemovedWeightsRequest
+from suite.curvature.saved_runs import save_run
 from suite.curvature.slq import inline_map, run_probe, run_requests
 
 
@@ -142,3 +143,17 @@ def test_maps_that_lose_or_repeat_a_run_are_found_out():
         run_requests(Source(), [PROBE, REMOVED], lossy)
     with pytest.raises(RuntimeError, match="Expected: each exactly once"):
         run_requests(Source(), [PROBE], repeating)
+
+
+def test_a_late_copy_of_a_run_takes_nothing_from_the_folder(tmp_path):
+    ahead, late = (GrowingRuns(Source(0).build(), tmp_path) for _ in range(2))
+    few, many = (ProbeRequest(0, 0, "rademacher", steps) for steps in (3, 6))
+    late.run(few)
+    late._runs.clear()
+    begun = late._found(few)  # as a second worker holds it, which was asked for the same
+    whole = ahead.run(many)
+    save_run(begun, tmp_path / few.name, late._identity)
+    again = GrowingRuns(Source(0).build(), tmp_path).run(many)
+    assert np.array_equal(again.tridiagonal.diagonal, whole.tridiagonal.diagonal)
+    assert np.array_equal(again.tridiagonal.off_diagonal, whole.tridiagonal.off_diagonal)
+    assert again.tridiagonal.status == whole.tridiagonal.status

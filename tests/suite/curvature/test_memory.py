@@ -60,6 +60,14 @@ def test_graphs_are_kept_where_those_of_all_examples_take_half_of_what_is_free()
     assert memory_plan(operator, 5000, budget_bytes=enough - 4).num_kept_examples == 0
 
 
+def test_on_the_cpu_large_data_and_long_bases_change_no_batch():
+    small, large = (
+        memory_plan(_operator(), 5000, data_bytes=size, num_lanczos_steps=size // 2**20) for size in (0, 10 * 2**30)
+    )
+    assert (large.examples_per_batch, large.num_kept_examples) == (small.examples_per_batch, small.num_kept_examples)
+    assert large.peak_bytes > 10 * 2**30 + small.peak_bytes
+
+
 def test_kept_graphs_give_the_same_bits():
     operator = _operator()
     batches = [(torch.randn(5, 20, generator=torch.Generator().manual_seed(1)), torch.arange(5) % 3)]
