@@ -6,11 +6,11 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from reports._names import ordered
 from reports._results import Results
 from reports._schema import records
 from reports.figures import _theme
 from reports.figures._decades import decades
+from reports.figures._networks import stacked
 
 ORDER = 35
 TITLE = "Hessian rows by weight magnitude"
@@ -27,15 +27,7 @@ _COLOUR = "#7b5cc6"
 def chart(results: Results, task: str) -> alt.TopLevelMixin | None:
     """Return one panel per dense network of the task, or None where no row was measured."""
     here = results.only(task)
-    labels = dict(zip(here.rows["method"], here.rows["label"], strict=True))
-    panels = []
-    for network in ordered(labels, here.row_norms["network"]):
-        rows = _rows(results, here.row_norms[here.row_norms["network"] == network])
-        if not rows.empty:
-            panels.append(_panel(rows).properties(title=f"Dense network of {labels.get(network, network)}"))
-    if not panels:
-        return None
-    return _theme.themed(panels[0] if len(panels) == 1 else alt.vconcat(*panels), f"{TITLE}, {task}")
+    return stacked(here, here.row_norms, lambda mine: _rows(results, mine), _panel, f"{TITLE}, {task}")
 
 
 def _rows(results: Results, entries: pd.DataFrame) -> pd.DataFrame:

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from reports._names import ordered, source_label
+from reports._names import source_label
 from reports._results import Cell, Results
 from reports._schema import records
 from reports.figures import _theme
 from reports.figures._decades import POWER_OF_TEN, decades
+from reports.figures._networks import stacked
 from reports.figures._palette import SOURCE_COLOURS
 from suite.curvature.quadrature import SpectralMeasure, atoms, cumulative, measure_of_tridiagonals
 
@@ -40,15 +41,7 @@ _POSITIVE, _NEGATIVE = "larger than x", "smaller than −x"
 def chart(results: Results, task: str) -> alt.TopLevelMixin | None:
     """Return one panel per dense network of the task, or None without a measured spectrum."""
     here = results.only(task)
-    labels = dict(zip(here.rows["method"], here.rows["label"], strict=True))
-    panels = []
-    for network in ordered(labels, here.spectra["network"]):
-        tails = _network_tails(results, here.spectra[here.spectra["network"] == network])
-        if not tails.empty:
-            panels.append(_panel(tails).properties(title=f"Dense network of {labels.get(network, network)}"))
-    if not panels:
-        return None
-    return _theme.themed(panels[0] if len(panels) == 1 else alt.vconcat(*panels), f"{TITLE}, {task}")
+    return stacked(here, here.spectra, lambda mine: _network_tails(results, mine), _panel, f"{TITLE}, {task}")
 
 
 def chart_of(measure: SpectralMeasure, source: str = "slq") -> alt.TopLevelMixin | None:

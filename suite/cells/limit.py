@@ -12,8 +12,7 @@ from pydantic import Field
 from suite.cells._context import Context
 from suite.cells._datasets import DataSpec
 from suite.cells._network import Network
-from suite.cells.spectrum import stored_measure, stored_network
-from suite.errors import UserError
+from suite.cells.spectrum import finite_measure, stored_network
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.measured import MeasuredLimit, coarse_to_fine
 from suite.limits.predict import Prediction, lanczos_delta_measure, predict
@@ -89,18 +88,14 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
 
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
     """Predict from the stored spectrum and runs from the removed weights; then prune and evaluate."""
-    if inputs["spectrum"].status != "ok":
-        raise UserError(
-            f"The spectrum has status {inputs['spectrum'].status!r}: a product was not finite. "
-            "Likely the weights diverged in training; lower the recipe's learning_rate."
-        )
+    measure = finite_measure(inputs["spectrum"])
     network = stored_network(config.model, config.data, context, config.dtype).load()
     order = MagnitudeOrder.of(network.weights())
     tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
     operator = network.hessian(config.dtype)
     context.progress(0.05, "runs from the removed weights")
     predictions = predict(
-        stored_measure(inputs["spectrum"].arrays),
+        measure,
         order,
         tolerance,
         lanczos_delta_measure(operator, order, config.num_lanczos_steps),

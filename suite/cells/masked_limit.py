@@ -15,8 +15,7 @@ from suite.cells._context import Context
 from suite.cells._datasets import DataSpec
 from suite.cells.limit import Options as LimitOptions
 from suite.cells.limit import prediction_metrics, prediction_rows
-from suite.cells.spectrum import stored_measure, stored_network
-from suite.errors import UserError
+from suite.cells.spectrum import finite_measure, stored_network
 from suite.extensions import load
 from suite.limits.estimate import LimitEstimate
 from suite.limits.gaussian_width import gaussian_width_limit
@@ -78,15 +77,10 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
 
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
     """Search the limit at three tolerances, each from the published predictor's."""
-    if inputs["spectrum"].status != "ok":
-        raise UserError(
-            f"The spectrum has status {inputs['spectrum'].status!r}: a product was not finite. "
-            "Likely the weights diverged in training; lower the recipe's learning_rate."
-        )
+    measure = finite_measure(inputs["spectrum"])
     network = stored_network(config.model, config.data, context, config.dtype).load()
     tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
     order, operator = MagnitudeOrder.of(network.weights()), network.hessian(config.dtype)
-    measure = stored_measure(inputs["spectrum"].arrays)
     search = partial(
         masked_quadratic_limit,
         operator,

@@ -12,6 +12,7 @@ from suite.cells._network import StoredNetwork
 from suite.curvature.probes import Distribution, ProbeRequest
 from suite.curvature.quadrature import SpectralMeasure, measure_of_tridiagonals
 from suite.curvature.slq import ProbeResult, slq
+from suite.errors import UserError
 from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
@@ -123,6 +124,20 @@ def stored_measure(arrays: Mapping[str, np.ndarray]) -> SpectralMeasure:
     lengths = arrays["num_steps"]
     pairs = zip(arrays["diagonal"], arrays["off_diagonal"], lengths, strict=True)
     return measure_of_tridiagonals((diagonal[:k], off_diagonal[: k - 1]) for diagonal, off_diagonal, k in pairs)
+
+
+def finite_measure(record: Record) -> SpectralMeasure:
+    """Return the spectral measure of a spectrum cell's record.
+
+    Raises:
+        UserError: a product was not finite.
+    """
+    if record.status != "ok":
+        raise UserError(
+            f"The spectrum has status {record.status!r}: a product was not finite. "
+            "Likely the weights diverged in training; lower the recipe's learning_rate."
+        )
+    return stored_measure(record.arrays)
 
 
 def _metrics(arrays: Mapping[str, np.ndarray]) -> dict[str, Metric]:
