@@ -1,11 +1,13 @@
 """Time to the sparsity limit: to a tolerance, against 128 fixed steps of PyHessian. Run: make benchmark-limit
 
-Both are held against a reference of several probes of 256 steps in float64, which takes hours and is kept between runs.
+Both are held against a reference in float64, which takes hours and is kept: see tests/performance/reference.py.
 """
 
 import argparse
-import json
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +16,49 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from suite.cells._network import MemoryNetwork
-from suite.curvature.growing_runs import growing_inline_map
-from suite.curvature.probes import ProbeRequest
-from suite.curvature.quadrature import Quadrature, SpectralMeasure, measure_of_tridiagonals
-from suite.curvature.slq import slq
+from suite.curvature.operators import CountedOperator
+from suite.curvature.quadrature import Quadrature, SpectralMeasure
 from suite.limits.gaussian_width import gaussian_width_limit
 from suite.limits.removal import MagnitudeOrder
 from suite.measure import Effort, measure_limits
 from suite.network import prunable_weights
-from tests.performance.interleaved import Result, environment
-from tests.performance.learnable import images, trained, weights_digest
+from tests.performance.interleaved import Result, Seconds, environment, interleaved, ratio
+from tests.performance.learnable import images, trained
+from tests.performance.reference import NUM_PROBES, NUM_STEPS, reference, stored_probes
 
 FOLDER = Path("runs/benchmark")
-REFERENCE_PROBES, REFERENCE_STEPS, PEER_STEPS = 4, 256, 128
+PEER_STEPS = 128
+OURS, PEER = "espalier", "PyHessian"
+COLUMNS = ["", "PyHessian takes", "error of espalier (points)", "error of PyHessian (points)", "products of espalier"]
 TITLE = "Time to the sparsity limit."
 TEXT = (
-    "The published limit (gaussian_width) of a trained network: espalier to a stated tolerance, and PyHessian with one "
-    "probe of 128 steps over all examples, the published recipe. Errors are against a reference in float64 (probes and "
-    "steps in the JSON). One run each, one after the other."
+    "The published limit (gaussian_width) of a network trained with an L1 penalty: espalier to a stated tolerance, and "
+    "PyHessian with one probe of 128 steps over all examples, the published recipe. Errors, in points of sparsity, are "
+    "against {probes} probes of {steps} steps in float64, over all examples. {shares}"
 )
 
 
-def reference(source: MemoryNetwork, digest: str, num_probes: int, num_steps: int, folder: Path) -> SpectralMeasure:
-    """Return the reference's spectral measure, computed once per network; a kill before its end loses it."""
-    path = folder / f"reference-{digest[:16]}-{num_probes}x{num_steps}.json"
-    if path.exists():
-        runs = json.loads(path.read_text())
-        return measure_of_tridiagonals((run["diagonal"], run["off_diagonal"]) for run in runs)
-    requests = [ProbeRequest(1, index, "rademacher", num_steps) for index in range(num_probes)]
-    with growing_inline_map() as kept:
+@contextmanager
+def timed_products() -> Iterator[dict[int, list[float]]]:
+    """Within, note the seconds of every product by the number of its examples."""
+    spent: dict[int, list[float]] = defaultdict(list)
+    untimed = CountedOperator.matmat
+
+    def timed(operator: Any, vectors: Tensor) -> Tensor:
         begin_s = time.perf_counter()
-        results = slq(
-            source,
-            requests,
-            map=kept,
-            progress=lambda done, total: print(f"reference: {done} of {total}, {time.perf_counter() - begin_s:.0f} s"),
-        )
-    runs = [
-        {"diagonal": run.tridiagonal.diagonal.tolist(), "off_diagonal": run.tridiagonal.off_diagonal.tolist()}
-        for run in results
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(runs))
-    return measure_of_tridiagonals((run["diagonal"], run["off_diagonal"]) for run in runs)
+        products = untimed(operator, vectors)
+        spent[operator.num_examples].append(time.perf_counter() - begin_s)
+        return products
+
+    CountedOperator.matmat = timed  # type: ignore[method-assign]
+    try:
+        yield spent
+    finally:
+        CountedOperator.matmat = untimed  # type: ignore[method-assign]
 
 
-def peer_measure(model: nn.Module, inputs: Tensor, targets: Tensor, num_steps: int) -> tuple[SpectralMeasure, float]:
-    """Return PyHessian's density of one probe as a measure, and the seconds that it took."""
+def peer_measure(model: nn.Module, inputs: Tensor, targets: Tensor, num_steps: int) -> SpectralMeasure:
+    """Return PyHessian's density of one probe as a measure."""
     from pyhessian import hessian
 
     for parameter in model.parameters():
@@ -68,57 +66,77 @@ def peer_measure(model: nn.Module, inputs: Tensor, targets: Tensor, num_steps: i
     for weight in prunable_weights(model).values():
         weight.requires_grad_(True)
     torch.manual_seed(0)
-    begin_s = time.perf_counter()
     computer = hessian(model, functional.cross_entropy, data=(inputs, targets), cuda=False)
     nodes, masses = computer.density(iter=num_steps, n_v=1)
-    seconds = time.perf_counter() - begin_s
     rule = Quadrature(torch.tensor(nodes[0]).double().numpy(), torch.tensor(masses[0]).double().numpy())
-    return SpectralMeasure((rule,)), seconds
+    return SpectralMeasure((rule,))
 
 
-def measure(chosen: argparse.Namespace) -> tuple[list[list[str]], dict[str, Any]]:
-    """Run both, hold them against the reference, and return the table's rows and the details."""
+def shares(spent: dict[int, list[float]], seconds: float) -> str:
+    """Say where the time of one search went."""
+    parts = [
+        f"{sum(each) / seconds:.0%} in {len(each)} products over {num_examples:,} examples"
+        for num_examples, each in sorted(spent.items())
+        if len(each) > 1
+    ]
+    left = 1 - sum(sum(each) for each in spent.values()) / seconds
+    return f"The time of espalier went: {', '.join(parts)}; {left:.0%} in re-orthogonalisation, rules and loading."
+
+
+def measure(chosen: argparse.Namespace) -> Result:
+    """Run both in turn, hold them against the reference, and return the table."""
     inputs, targets = images(chosen.examples)
     model = trained("fc5", inputs, targets, chosen.folder, chosen.epochs)
-    source, double = (MemoryNetwork.of(model, inputs, targets, dtype) for dtype in ("float32", "float64"))
-    order = MagnitudeOrder.of(source.network.weights())
-    epsilon = source.network.loss_tolerance_nats()
-    begin_s = time.perf_counter()
-    found = measure_limits(source, Effort(), loss_tolerance_nats=epsilon, tolerance=chosen.tolerance)
-    ours_s = time.perf_counter() - begin_s
-    peer, peer_s = peer_measure(model, inputs, targets, chosen.peer_steps)
+    source = MemoryNetwork.of(model, inputs, targets)
+    order, epsilon = MagnitudeOrder.of(source.network.weights()), source.network.loss_tolerance_nats()
+    found: dict[str, Any] = {}
+
+    def ours() -> None:
+        begin_s = time.perf_counter()
+        with timed_products() as spent:
+            found[OURS] = measure_limits(
+                source, Effort(), loss_tolerance_nats=epsilon, tolerance=chosen.tolerance
+            ).values
+        found["shares"] = shares(spent, time.perf_counter() - begin_s)
+
+    def peer() -> None:
+        found[PEER] = peer_measure(model, inputs, targets, chosen.peer_steps)
+
+    seconds: Seconds = interleaved({OURS: ours, PEER: peer}, chosen.rounds, warm_up=False)
 
     def limit(spectrum: SpectralMeasure) -> float:
         return gaussian_width_limit(spectrum, order, epsilon, curvature="abs").sparsity_limit
 
-    exact = limit(reference(double, weights_digest(model), chosen.probes, chosen.steps, chosen.folder))
-    ours = found.values["gaussian_width"]["sparsity_limit"]
-    errors = {"espalier": abs(ours - exact), "PyHessian": abs(limit(peer) - exact)}
-    row = [f"FC5, {chosen.examples} images, tolerance {chosen.tolerance:g}", f"{peer_s / ours_s:.1f}×"]
-    row += [f"{100 * errors[name]:.2f}" for name in errors]
-    seconds = {"espalier": ours_s, "PyHessian": peer_s}
-    details = {"seconds": seconds, "errors": errors, "reference": exact, "values": found.values, "epsilon": epsilon}
-    return [row], details | {"reference_probes": chosen.probes, "reference_steps": chosen.steps}
+    probes = stored_probes(model, chosen.steps)[: chosen.probes] if chosen.stored else list(range(chosen.probes))
+    exact = limit(reference(model, MemoryNetwork.of(model, inputs, targets, "float64"), probes, chosen.steps))
+    errors = {OURS: abs(found[OURS]["gaussian_width"]["sparsity_limit"] - exact), PEER: abs(limit(found[PEER]) - exact)}
+    row = [f"FC5, {chosen.examples:,} images, tolerance {chosen.tolerance:g}", f"{ratio(seconds, PEER, OURS)}×"]
+    row += [f"{100 * errors[name]:.3f}" for name in (OURS, PEER)] + [str(found[OURS]["num_matvecs"])]
+    print(*row, sep=" | ")
+    text = TEXT.format(probes=len(probes), steps=chosen.steps, shares=found["shares"])
+    details = {"seconds": seconds, "errors": errors, "reference": exact, "values": found[OURS]}
+    place = environment(["torch", "pyhessian"], chosen.threads)
+    return Result("limit", TITLE, text, COLUMNS, [row], place, details | {"loss_tolerance_nats": epsilon})
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write results/limit.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--tolerance", type=float, default=0.005)
-    parser.add_argument("--probes", type=int, default=REFERENCE_PROBES, help="of the reference")
-    parser.add_argument("--steps", type=int, default=REFERENCE_STEPS, help="of the reference")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--probes", type=int, default=NUM_PROBES, help="of the reference")
+    parser.add_argument("--steps", type=int, default=NUM_STEPS, help="of the reference")
+    parser.add_argument("--stored", action="store_true", help="take what probes of the reference there are")
     parser.add_argument("--peer-steps", type=int, default=PEER_STEPS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--out", type=Path, help="folder of the result; default: results")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
-    rows, details = measure(chosen)
-    columns = ["", "espalier is faster by", "error of espalier (points)", "error of PyHessian (points)"]
-    found = environment(["torch", "pyhessian"], chosen.threads)
-    print(*rows[0], sep=" | ")
-    Result("limit", TITLE, TEXT, columns, rows, found, details).write()
+    result = measure(chosen)
+    print(result.write(chosen.out) if chosen.out else result.write())
 
 
 if __name__ == "__main__":

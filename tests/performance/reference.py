@@ -43,14 +43,17 @@ def compute_probe(operator: SymmetricOperator, index: int, num_steps: int, path:
     path.write_text(json.dumps({"diagonal": run.diagonal.tolist(), "off_diagonal": run.off_diagonal.tolist()}) + "\n")
 
 
+def stored_probes(model: nn.Module, num_steps: int, folder: Path = FOLDER) -> list[int]:
+    """Return the indices of the probes whose files are there."""
+    return [index for index in range(NUM_PROBES) if reference_path(model, index, num_steps, folder).exists()]
+
+
 def reference(
-    model: nn.Module, source: MemoryNetwork, num_probes: int, num_steps: int, folder: Path = FOLDER
+    model: nn.Module, source: MemoryNetwork, indices: Sequence[int], num_steps: int, folder: Path = FOLDER
 ) -> SpectralMeasure:
     """Return the reference's spectral measure; probes whose files are missing are computed, one after the other."""
-    return measure_of_tridiagonals(
-        (run["diagonal"], run["off_diagonal"])
-        for run in _probes(model, source, range(num_probes), num_steps, folder)
-    )
+    runs = _probes(model, source, indices, num_steps, folder)
+    return measure_of_tridiagonals((run["diagonal"], run["off_diagonal"]) for run in runs)
 
 
 def _probes(
@@ -71,7 +74,7 @@ def main() -> None:
     parser.add_argument("--index", type=int, nargs="+", default=list(range(NUM_PROBES)))
     parser.add_argument("--steps", type=int, default=NUM_STEPS)
     parser.add_argument("--examples", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark"), help="of the trained network")
     chosen = parser.parse_args()
