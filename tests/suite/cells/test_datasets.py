@@ -40,6 +40,16 @@ def test_splits_are_tensors_of_the_stored_numbers(tiny_data: Path) -> None:
         assert np.array_equal(split.targets.numpy(), dataset.splits[name].targets)
 
 
+def test_token_ids_reach_the_network_as_they_are(tmp_path: Path) -> None:
+    path, tokens = tmp_path / "tokens.h5", np.arange(12).reshape(4, 3)
+    split = StoredSplit(tokens, np.arange(4) % 3)
+    splits = dict.fromkeys(("train", "validation", "test"), split)
+    write_dataset(path, splits, {"classes": 3, "source": "", "licence": ""})
+    assert locate(str(path)).input_dtype == torch.int64
+    train = training_splits(path, read_dataset(path).sha256, "cpu")["train"]
+    assert np.array_equal(train.network_inputs().numpy(), tokens)
+
+
 def test_training_needs_all_three_splits(tmp_path: Path) -> None:
     path = tmp_path / "two.h5"
     split = StoredSplit(np.zeros((4, 6), np.float32), np.arange(4) % 3)
