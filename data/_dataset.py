@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from data._stored import SPLIT_NAMES, Stored, StoredSplit, check, digest, normalise
+from data._stored import SPLIT_NAMES, Moments, Stored, StoredSplit, check, digest, read_inputs
 from data.hdf5 import open_guarded, read_array, read_attribute, refusal, write_array, write_sealed
 
 _REQUIRED = ("classes", "source", "licence")  # of files that espalier writes; users may leave them out
@@ -19,9 +19,12 @@ _OPTIONAL = ("mean", "std")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split in memory: inputs (n, ...) float32, normalised and finite; targets (n,) int64 in [0, num_classes)."""
+    """One split in memory: inputs (n, ...) and targets (n,) int64 in [0, num_classes).
 
-    inputs: npt.NDArray[np.float32]
+    Inputs are float32 and finite, or int32 or int64, as a network takes them; or uint8 pixels, not yet normalised.
+    """
+
+    inputs: npt.NDArray[Any]
     targets: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -39,6 +42,7 @@ class Dataset:
     licence: str
     sha256: str  # identity: of the numbers, not of the file
     input_shape: tuple[int, ...]  # of one example
+    moments: Moments | None  # what pixels are to be normalised with; None: inputs are taken as they are
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -53,7 +57,8 @@ def read_dataset(path: Path) -> Dataset:
     Raises:
         FileRefused: the file or anything in it is not as it should be.
 
-    Cost: the file is read twice when it is sealed; memory for the stored arrays and for float32 inputs.
+    Cost: the file is read twice when it is sealed; memory for the stored arrays, and for float32 inputs where they
+        were other floats.
     """
     with open_guarded(path) as file:
         stored = _read_stored(path, file)
@@ -63,11 +68,11 @@ def read_dataset(path: Path) -> Dataset:
         wrong = f"holds arrays with digest {sha256}"
         raise refusal(path, wrong, f"its attribute sha256: {stated}", "Fetch it again, or delete the attribute.")
     splits = {
-        name: Split(normalise(path, name, stored), split.targets.astype(np.int64))
+        name: Split(read_inputs(path, name, stored), split.targets.astype(np.int64))
         for name, split in stored.splits.items()
     }
     shape = splits["train"].inputs.shape[1:]
-    return Dataset(path.stem, stored.num_classes, splits, stored.source, stored.licence, sha256, shape)
+    return Dataset(path.stem, stored.num_classes, splits, stored.source, stored.licence, sha256, shape, stored.moments)
 
 
 def write_dataset(path: Path, splits: Mapping[str, StoredSplit], attributes: Mapping[str, Any]) -> None:
@@ -88,7 +93,7 @@ def write_dataset(path: Path, splits: Mapping[str, StoredSplit], attributes: Map
     if missing := [key for key in required if key not in attributes]:
         raise refusal(path, f"would have no attribute {missing[0]!r}", ", ".join(required))
     for name in stored.splits:
-        normalise(path, name, stored)
+        read_inputs(path, name, stored)
 
     def build(file: h5py.File) -> None:
         for key in sorted(attributes):

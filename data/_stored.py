@@ -1,8 +1,8 @@
 """What a data set's file may hold, checked before anything is computed from it.
 
 Layout: groups train, validation, test, each with `inputs` (n, ...) and `targets` (n,); root attributes classes, mean,
-std, source, licence, sha256. Inputs are floats, taken as they are, or uint8 pixels, scaled to [0, 1] and normalised
-with mean and std, which are one number or one per channel (axis 1 of inputs).
+std, source, licence, sha256. Inputs are floats, or int32 or int64 such as token ids, taken as they are; or uint8
+pixels, scaled to [0, 1] and normalised with mean and std, which are one number or one per channel (axis 1 of inputs).
 """
 
 import hashlib
@@ -17,15 +17,22 @@ import numpy.typing as npt
 from data.hdf5 import refusal
 
 SPLIT_NAMES = ("train", "validation", "test")  # also the canonical order of the digest
-_FLOAT_DTYPES = ("float16", "float32", "float64")
+_TAKEN_AS_THEY_ARE = ("float16", "float32", "float64", "int32", "int64")
 _MAX_CLASSES = 1_000_000  # a guess that tells class numbers from row identifiers
 
 
 class StoredSplit(NamedTuple):
-    """One split as a file holds it: inputs (n, ...) of floats or uint8, targets (n,) of any integer dtype."""
+    """One split as a file holds it: inputs (n, ...) of a dtype that is read, targets (n,) of any integer dtype."""
 
     inputs: npt.NDArray[Any]
     targets: npt.NDArray[Any]
+
+
+class Moments(NamedTuple):
+    """What pixels in [0, 1] are normalised with, (pixel - mean) / std: one number for all channels, or one for each."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +45,13 @@ class Stored:
     std: npt.NDArray[np.float64]
     source: str
     licence: str
+
+    @property
+    def moments(self) -> Moments | None:
+        """What uint8 inputs are to be normalised with; None for inputs that are taken as they are."""
+        if self.splits["train"].inputs.dtype != np.uint8:
+            return None
+        return Moments(tuple(self.mean.reshape(-1).tolist()), tuple(self.std.reshape(-1).tolist()))
 
 
 def check(path: Path, splits: Mapping[str, StoredSplit], attributes: Mapping[str, Any]) -> Stored:
@@ -61,7 +75,7 @@ def check(path: Path, splits: Mapping[str, StoredSplit], attributes: Mapping[str
     num_classes = _num_classes(path, attributes, ordered["train"].targets)
     for name, split in ordered.items():
         _check_classes(path, name, split.targets, num_classes)
-    return Stored(
+    stored = Stored(
         splits=ordered,
         num_classes=num_classes,
         mean=_per_channel(path, attributes, "mean", 0.0, ordered["train"].inputs),
@@ -69,6 +83,8 @@ def check(path: Path, splits: Mapping[str, StoredSplit], attributes: Mapping[str
         source=str(attributes.get("source", "not stated")),
         licence=str(attributes.get("licence", "not stated")),
     )
+    _check_moments(path, stored.moments)
+    return stored
 
 
 def digest(stored: Stored) -> str:
@@ -91,31 +107,31 @@ def digest(stored: Stored) -> str:
     return sha256.hexdigest()
 
 
-def normalise(path: Path, split_name: str, stored: Stored) -> npt.NDArray[np.float32]:
-    """Return a split's inputs as a network receives them: float32, normalised, finite.
+def read_inputs(path: Path, split_name: str, stored: Stored) -> npt.NDArray[Any]:
+    """Return a split's inputs as they stay in memory: floats as finite float32, pixels and whole numbers as stored.
 
     Raises:
         FileRefused: an input is NaN or infinite, also after the conversion to float32.
+
+    Cost: no copy of what is float32, int32, int64 or uint8 already.
     """
     inputs = stored.splits[split_name].inputs
+    if inputs.dtype.kind != "f":
+        return inputs
     with np.errstate(over="ignore"):  # what overflows is refused below
-        normalised = inputs.astype(np.float32)
-    if inputs.dtype == np.uint8:
-        normalised /= np.float32(255)
-        normalised -= _along_channels(stored.mean, inputs.ndim)
-        normalised /= _along_channels(stored.std, inputs.ndim)
-    finite = np.isfinite(normalised)
+        floats = inputs.astype(np.float32, copy=False)
+    finite = np.isfinite(floats)
     if not finite.all():
         first = tuple(int(index) for index in np.unravel_index(int(np.argmin(finite)), finite.shape))
         wrong = f"has {finite.size - np.count_nonzero(finite)} values in {split_name}/inputs that are not finite"
         raise refusal(path, f"{wrong} in float32 (the first at {first})", "finite numbers", "Remove or impute them.")
-    return normalised
+    return floats
 
 
 def _check_inputs(path: Path, name: str, inputs: npt.NDArray[Any], like: npt.NDArray[Any]) -> None:
     where = f"has {name}/inputs of"
-    if inputs.dtype != np.uint8 and inputs.dtype.name not in _FLOAT_DTYPES:
-        rule = "float16, float32 or float64 (taken as they are) or uint8 (pixels)"
+    if inputs.dtype != np.uint8 and inputs.dtype.name not in _TAKEN_AS_THEY_ARE:
+        rule = f"{', '.join(_TAKEN_AS_THEY_ARE)} (taken as they are) or uint8 (pixels)"
         raise refusal(path, f"{where} dtype {inputs.dtype}", rule, "Convert them.")
     if inputs.ndim < 2 or inputs.size == 0:
         raise refusal(
@@ -169,5 +185,13 @@ def _per_channel(
     return numbers
 
 
-def _along_channels(numbers: npt.NDArray[np.float64], ndim: int) -> npt.NDArray[np.float32]:
-    return numbers.astype(np.float32).reshape(-1, *(1,) * (ndim - 2))
+def _check_moments(path: Path, moments: Moments | None) -> None:
+    """Check that black and white, and so every pixel, are finite once they are normalised in float32."""
+    if moments is None:
+        return
+    with np.errstate(all="ignore"):
+        mean, std = (np.asarray(numbers, dtype=np.float32) for numbers in moments)
+        normalised = (np.array([[0], [1]], dtype=np.float32) - mean) / std
+    if not np.isfinite(normalised).all():
+        wrong = f"has mean = {list(moments.mean)} and std = {list(moments.std)}"
+        raise refusal(path, wrong, "numbers that keep normalised pixels finite in float32")

@@ -73,7 +73,8 @@ def limit(
 
     Args:
         model: returns logits (n, classes); copied, so it is left as it is.
-        inputs: shape (n, ...), the training examples as the network takes them, un-augmented.
+        inputs: shape (n, ...), the training examples as the network takes them, un-augmented. Floats are given to it
+            in dtype, whole numbers as they are: token ids for an embedding, but images have to be scaled to floats.
         targets: shape (n,), classes from 0.
         tolerance: error allowed in sparsity; steps, probes and examples are chosen to reach it.
         loss_tolerance_nats: how much the mean loss may rise; None: the standard deviation of mini-batch losses.

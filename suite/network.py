@@ -100,21 +100,25 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def num_prunable(spec: ModelSpec) -> int:
+def num_prunable(spec: ModelSpec, input_dtype: torch.dtype = torch.float32) -> int:
     """Return the number of prunable weights, without allocating them where the model allows it.
+
+    Args:
+        spec: the network.
+        input_dtype: of the inputs that it will be given; zeros of it are tried.
 
     Raises:
         UserError: the model does not take inputs of the data's shape, or has fewer logits than there are classes.
     """
     if ":" in spec.name:  # a user's code may compute with its tensors
-        return _num_checked(build_model(spec), spec, "cpu")
+        return _num_checked(build_model(spec), spec, torch.zeros((2, *spec.input_shape), dtype=input_dtype))
     with torch.device("meta"):
-        return _num_checked(build_model(spec), spec, "meta")
+        return _num_checked(build_model(spec), spec, torch.zeros((2, *spec.input_shape), dtype=input_dtype))
 
 
-def _num_checked(model: nn.Module, spec: ModelSpec, device: str) -> int:
+def _num_checked(model: nn.Module, spec: ModelSpec, inputs: Tensor) -> int:
     prunable = prunable_weights(model)
-    check_logits(model, torch.zeros((2, *spec.input_shape), device=device), spec.num_classes, spec.name)
+    check_logits(model, inputs, spec.num_classes, spec.name)
     return sum(weight.numel() for weight in prunable.values())
 
 
@@ -135,9 +139,10 @@ def check_logits(model: nn.Module, inputs: Tensor, num_classes: int, name: str) 
         with torch.no_grad():
             logits = model.eval()(inputs)
     except Exception as error:  # whatever the user's forward raises is the user's to mend
-        raise UserError(
-            f"{name} does not take inputs of shape {shape}: {first_line(error)}. Mend the model."
-        ) from error
+        repair = "Mend the model."
+        if not inputs.is_floating_point():
+            repair = f"A model is given {inputs.dtype} as it is: mend the model, or scale images to floats."
+        raise UserError(f"{name} does not take inputs of shape {shape}: {first_line(error)}. {repair}") from error
     finally:
         model.train(was_training)
     if not isinstance(logits, Tensor) or logits.shape[:-1] != inputs.shape[:1] or logits.shape[-1] < num_classes:

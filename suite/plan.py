@@ -153,7 +153,7 @@ class Planner:
         if task.name not in self._located:
             located = locate(task.data)
             spec = model_spec(task.model, task.model_options, located.input_shape, located.num_classes)
-            self._located[task.name] = (located, spec, num_prunable(spec))
+            self._located[task.name] = (located, spec, num_prunable(spec, located.input_dtype))
         return self._located[task.name]
 
     def dense(self, task: Task, recipe: Recipe, seed: int, stop_step: int | None = None) -> Cell:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.network import ModelSpec, build_model, initialise, prunable_weights
-
-Splits = Mapping[str, tuple[Tensor, Tensor]]  # name -> inputs (n, *shape), targets (n,)
+from suite.splits import Normalisation, Split, Splits
 
 
 @dataclass
@@ -19,7 +18,7 @@ class Problem:
 
     Attributes:
         model: the network; methods and training change its weights in place.
-        splits: "train", "validation", "test" -> (inputs, targets).
+        splits: "train", "validation", "test".
     """
 
     model: nn.Module
@@ -59,13 +58,21 @@ class Evaluation(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor, batch_size: int = 2048) -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    normalisation: Normalisation | None = None,
+    *,
+    batch_size: int = 2048,
+) -> Evaluation:
     """Evaluate a network on every example once, in eval mode, and leave it in the mode it was in.
 
     Args:
         model: returns logits (n, num_classes).
-        inputs: (n, *shape).
+        inputs: (n, *shape); this and the next two are those of a Split.
         targets: (n,), integer classes.
+        normalisation: of pixels; None: inputs are taken as they are.
         batch_size: examples per forward pass; memory only.
 
     Returns:
@@ -74,11 +81,11 @@ def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor, batch_size: int 
     was_training = model.training
     model.eval()
     loss, correct = torch.zeros((), dtype=torch.float64, device=inputs.device), 0
-    for batch, classes in zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True):
-        logits = model(batch)
-        losses = nn.functional.cross_entropy(logits.double(), classes, reduction="sum")
+    for batch in Split(inputs, targets, normalisation).parts(batch_size):
+        logits = model(batch.network_inputs())
+        losses = nn.functional.cross_entropy(logits.double(), batch.targets, reduction="sum")
         loss += losses
-        correct += int((logits.argmax(dim=1) == classes).sum())
+        correct += int((logits.argmax(dim=1) == batch.targets).sum())
     model.train(was_training)
     return Evaluation(float(loss) / len(targets), correct / len(targets))
 

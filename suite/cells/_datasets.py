@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import data
 from data._dataset import Dataset, read_dataset
 from data.hdf5 import FileRefused
 from suite.errors import UserError
+from suite.splits import Normalisation, Split
 from suite.strict import Settings
 
 
@@ -27,6 +27,7 @@ class Located:
     spec: DataSpec
     path: Path
     input_shape: tuple[int, ...]
+    input_dtype: torch.dtype  # as a network takes them
     num_classes: int
     num_train: int
 
@@ -45,13 +46,18 @@ def locate(name_or_path: str) -> Located:
     dataset = read_dataset(path)
     _check_splits(dataset, path)
     spec = DataSpec(name=path.stem, sha256=dataset.sha256)
-    return Located(spec, path, dataset.input_shape, dataset.num_classes, len(dataset.splits["train"].targets))
+    train = splits_on(dataset, "cpu")["train"]
+    input_dtype = train.part(slice(1)).network_inputs().dtype
+    return Located(spec, path, dataset.input_shape, input_dtype, dataset.num_classes, len(train.targets))
 
 
-def splits_on(dataset: Dataset, device: str, dtype: torch.dtype = torch.float32) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return every split as (inputs (n, *shape), targets (n,)) on a device."""
+def splits_on(dataset: Dataset, device: str) -> dict[str, Split]:
+    """Return every split on a device, as it was read: pixels stay uint8."""
+    normalisation = None if dataset.moments is None else Normalisation(*dataset.moments)
     return {
-        name: (torch.from_numpy(split.inputs).to(device, dtype), torch.from_numpy(split.targets).to(device))
+        name: Split(
+            torch.from_numpy(split.inputs).to(device), torch.from_numpy(split.targets).to(device), normalisation
+        )
         for name, split in dataset.splits.items()
     }
 
@@ -68,7 +74,7 @@ def verified_dataset(path: Path, sha256: str) -> Dataset:
     return dataset
 
 
-def training_splits(path: Path, sha256: str, device: str) -> dict[str, tuple[Tensor, Tensor]]:
+def training_splits(path: Path, sha256: str, device: str) -> dict[str, Split]:
     """Return the splits of a data set that training needs: train, validation and test.
 
     Raises:

@@ -18,8 +18,9 @@ from suite.curvature.operators import HessianOperator, flatten_weights
 from suite.errors import UserError
 from suite.limits.tolerance import BATCH_SIZE, batch_loss_std
 from suite.network import ModelSpec, build_model, build_user_model, check_logits, prunable_weights
-from suite.problem import Splits, as_state, evaluate
+from suite.problem import as_state, evaluate
 from suite.seeds import generator
+from suite.splits import Split, Splits
 from suite.state_dict import load_state, read_state
 from suite.store import CellId, Store
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 EXAMPLES_PER_BATCH = 2048  # of one Hessian-vector product, at most; bounds memory only
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Network:
 
     Attributes:
         model: in eval mode.
-        splits: name -> (inputs, targets) on the model's device.
+        splits: on the model's device.
     """
 
     model: nn.Module
@@ -56,8 +58,8 @@ class Network:
         Raises:
             UserError: there are more parts than examples.
         """
-        inputs, targets = (part.tensor_split(shard[1])[shard[0]] for part in self.splits[split])
-        num_examples = len(self.splits[split][1])
+        inputs, targets = (part.tensor_split(shard[1])[shard[0]] for part in self.splits[split][:2])
+        num_examples, normalisation = len(self.splits[split].targets), self.splits[split].normalisation
         if shard[1] > 1:
             if shard[1] > num_examples:
                 raise UserError(
@@ -65,38 +67,44 @@ class Network:
                 )
             inputs, targets = inputs.clone(), targets.clone()  # a view would keep all the data in the device's memory
         names = list(prunable_weights(self.model))
-        trial = HessianOperator(self.model, names, [(inputs[:2], targets[:2])], DTYPES[dtype])
+        few = [(inputs[:2], targets[:2])]
+        trial = HessianOperator(self.model, names, few, DTYPES[dtype], normalisation=normalisation)
         plan = memory_plan(trial, len(targets), data_bytes=inputs.nbytes)
         logger.info("curvature: %s", plan)
         size = min(EXAMPLES_PER_BATCH, plan.examples_per_batch)
         execution = Execution(keep_graphs=plan.num_kept_examples > 0)  # same bits, less time
         batches = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
         return HessianOperator(
-            self.model, names, batches, DTYPES[dtype], num_examples=num_examples, execution=execution
+            self.model,
+            names,
+            batches,
+            DTYPES[dtype],
+            num_examples=num_examples,
+            normalisation=normalisation,
+            execution=execution,
         )
 
     def loss_tolerance_nats(self, split: str = "train") -> float:
         """Return the paper's tolerance: the standard deviation of mini-batch losses, batch 128, fixed order."""
-        inputs, targets = self.splits[split]
-        if len(targets) <= BATCH_SIZE:
+        examples = self.splits[split]
+        if len(examples.targets) <= BATCH_SIZE:
             raise UserError(
-                f"{len(targets)} examples make one batch of {BATCH_SIZE}; its loss has no spread. "
+                f"{len(examples.targets)} examples make one batch of {BATCH_SIZE}; its loss has no spread. "
                 "Give --loss-tolerance (nats), or the option loss_tolerance_nats."
             )
-        pairs = zip(torch.split(inputs, BATCH_SIZE), torch.split(targets, BATCH_SIZE), strict=True)
-        return batch_loss_std([evaluate(self.model, *pair).loss for pair in pairs])
+        return batch_loss_std([evaluate(self.model, *batch).loss for batch in examples.parts(BATCH_SIZE)])
 
     def with_train_examples(self, num_examples: int | None, seed: int) -> "Network":
         """Return the network with a random part of its training split; a smaller part lies within a larger one."""
         if num_examples is None:
             return self
-        inputs, targets = self.splits["train"]
-        if not 1 <= num_examples <= len(targets):
-            raise UserError(f"num_examples={num_examples} is out of range. Expected: 1 to {len(targets)}.")
+        train = self.splits["train"]
+        most = len(train.targets)
+        if not 1 <= num_examples <= most:
+            raise UserError(f"num_examples={num_examples} is out of range. Expected: 1 to {most}.")
         # Sorted, so that all examples are the split as it stands.
-        chosen = torch.randperm(len(targets), generator=generator(seed, "examples"))[:num_examples].sort().values
-        chosen = chosen.to(inputs.device)
-        return Network(self.model, {**self.splits, "train": (inputs[chosen], targets[chosen])})
+        chosen = torch.randperm(most, generator=generator(seed, "examples"))[:num_examples].sort().values
+        return Network(self.model, {**self.splits, "train": train.part(chosen.to(train.targets.device))})
 
 
 class NetworkSource(Protocol):
@@ -185,8 +193,7 @@ class UserNetwork:
         prunable_weights(model)
         load_state(model, read_state(self.weights), str(self.weights))
         network = Network(model.to(self.device).eval(), splits_on(read_dataset(self.data), self.device))
-        inputs, targets = network.splits["train"]
-        check_logits(network.model, inputs[:2], int(targets.max()) + 1, self.reference)
+        _check_takes(network, self.reference)
         return network
 
     def with_examples(self, num_examples: int | None, subset_seed: int) -> "UserNetwork":
@@ -214,7 +221,7 @@ class MemoryNetwork:
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Tensor, targets: Tensor, dtype: str = "float32") -> "MemoryNetwork":
-        """Take a copy of the model, and the data to where it lies.
+        """Take a copy of the model, and the data to where it lies; whole numbers stay what they are.
 
         Raises:
             UserError: the model has nothing to prune, or does not take the data.
@@ -228,9 +235,11 @@ class MemoryNetwork:
             raise UserError(f"targets are {targets.dtype}, from {targets.min():g}. Expected: whole classes from 0.")
         own = copy.deepcopy(model).float().eval()
         device = next(iter(prunable_weights(own).values())).device
-        splits = {"train": (inputs.detach().to(device, torch.float32), targets.to(device, torch.int64))}
-        check_logits(own, splits["train"][0][:2], int(targets.max()) + 1, type(model).__name__)
-        return cls(Network(own, splits), dtype)
+        taken = inputs.dtype if inputs.dtype in _WHOLE else torch.float32
+        split = Split(inputs.detach().to(device, taken), targets.to(device, torch.int64))
+        network = Network(own, {"train": split})
+        _check_takes(network, type(model).__name__)
+        return cls(network, dtype)
 
     def __repr__(self) -> str:
         """Return what tells subsets apart, and no tensors."""
@@ -247,3 +256,13 @@ class MemoryNetwork:
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
         return self.network.with_train_examples(self.num_examples, self.subset_seed).hessian(self.dtype)
+
+
+def _check_takes(network: Network, name: str) -> None:
+    """Try a network on two examples, and on those with the least and the largest of token ids."""
+    train = network.splits["train"]
+    few = train.part(slice(2)).network_inputs()
+    if not few.is_floating_point():  # a table of embeddings may be too short for a later example
+        extremes = torch.stack([train.inputs.argmin(), train.inputs.argmax()]) // train.inputs[0].numel()
+        few = torch.cat([few, train.inputs[extremes]])
+    check_logits(network.model, few, int(train.targets.max()) + 1, name)

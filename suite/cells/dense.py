@@ -44,7 +44,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     history = train(
         problem.model, splits, config.recipe, config.seed, stop_step=config.stop_step, progress=context.progress
     )
-    flops = training_flops(forward_flops(problem.model, splits["train"][0]), None, history.num_examples)
+    flops = training_flops(forward_flops(problem.model, splits["train"]), None, history.num_examples)
     return Record(
         status=history.status,
         metrics=trained_metrics(problem, history),

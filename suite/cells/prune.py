@@ -121,7 +121,7 @@ def _record(config: Config, inputs: Mapping[str, Record], problem: Problem, tick
     metrics["dense_test_accuracy"] = Metric(inputs["dense"].metrics["test_accuracy"].value, "1", "higher")
     for name, mask in ticket.masks.items():
         metrics[f"num_kept_by_layer/{name}"] = Metric(int(mask.sum()), "weights")
-    per_example = forward_flops(problem.model, problem.splits["train"][0])
+    per_example = forward_flops(problem.model, problem.splits["train"])
     own = {
         "gradient_steps": float(history.num_steps + ticket.search_steps),
         "num_trainings": float(history.num_steps > 0) + float(ticket.search_steps > 0),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,30 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from suite.curvature.determinism import refuse_nondeterministic
 from suite.curvature.kernels import Kernels
+from suite.splits import Normalisation
 
 Batches = Sequence[tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """What turns stored pixels into inputs: (pixel / 255 - mean) / std per channel, in float32.
-
-    Attributes:
-        mean, std: one number per channel, or one for all, of the pixels in [0, 1].
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Return inputs of shape (n, channels, ...) as float32, the same bits as if the data set had been read so."""
-        inputs = pixels.to(torch.float32).div_(255.0)
-        return inputs.sub_(self._along_channels(self.mean, inputs)).div_(self._along_channels(self.std, inputs))
-
-    @staticmethod
-    def _along_channels(numbers: tuple[float, ...], inputs: Tensor) -> Tensor:
-        values = torch.tensor(numbers, dtype=torch.float32, device=inputs.device)
-        return values.reshape(-1, *(1,) * (inputs.ndim - 2))
 
 
 class Logits:

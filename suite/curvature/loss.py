@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from suite.curvature.arithmetic import Execution, check_operands, tensor_cores
-from suite.curvature.logits import Batches, Logits, Normalisation
+from suite.curvature.logits import Batches, Logits
 from suite.curvature.symmetric import CountedOperator, flatten_weights, unflatten_weights
+from suite.splits import Normalisation
 
 Graph = TypeVar("Graph")
 

@@ -8,16 +8,17 @@ from torch import Tensor, nn
 
 from suite.network import PRUNABLE_MODULES, prunable_weights
 from suite.pruning.masks import Masks
+from suite.splits import Split
 
 BACKWARD_FACTOR = 3  # forward, gradient of the inputs, gradient of the weights: the same number of products each
 
 
-def forward_flops(model: nn.Module, inputs: Tensor) -> dict[str, float]:
+def forward_flops(model: nn.Module, examples: Split) -> dict[str, float]:
     """Return the operations of one example's forward pass, by prunable weight; a multiply-add counts two.
 
     Args:
         model: any network; modules that are used twice count twice.
-        inputs: (n, *shape); the pass is run on the first example.
+        examples: at least one; the pass is run on the first.
 
     Cost: one forward pass of one example. Attention's own products and activations are not counted.
     """
@@ -42,7 +43,7 @@ def forward_flops(model: nn.Module, inputs: Tensor) -> dict[str, float]:
     was_training = model.training
     try:
         with torch.no_grad():
-            model.eval()(inputs[:1])
+            model.eval()(examples.part(slice(1)).network_inputs())
     finally:
         model.train(was_training)
         for hook in hooks:

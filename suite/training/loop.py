@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from suite.network import prunable_weights
-from suite.problem import Splits, evaluate
+from suite.problem import evaluate
 from suite.pruning.masks import Masks
 from suite.seeds import generator
+from suite.splits import Splits
 from suite.study import Recipe
 from suite.training.schedules import learning_rate, num_steps, steps_per_epoch
 
@@ -92,26 +93,27 @@ def train(
 
     Cost: stop_step - start_step gradients of a batch, one evaluation of validation and test per epoch.
     """
-    inputs, targets = splits["train"]
-    hooks, per_epoch = hooks or Hooks(), steps_per_epoch(recipe, len(targets))
-    total = num_steps(recipe, len(targets))
+    examples, num_examples = splits["train"], len(splits["train"].targets)
+    hooks, per_epoch = hooks or Hooks(), steps_per_epoch(recipe, num_examples)
+    total = num_steps(recipe, num_examples)
     stop = total if stop_step is None else min(stop_step, total)
     if not 0 <= start_step < total:
         raise ValueError(f"start_step={start_step} is out of range. Expected: 0 <= start_step < {total}.")
     stepper = _Stepper(model, recipe, masks, hooks)
-    history, epoch_loss, epoch_examples = History(), torch.zeros((), device=inputs.device), 0
+    device = examples.targets.device
+    history, epoch_loss, epoch_examples = History(), torch.zeros((), device=device), 0
     order = torch.empty(0, dtype=torch.long)
     model.train()
     for step in range(start_step, stop):
         epoch, position = divmod(step, per_epoch)
         if position == 0 or not len(order):
-            order = torch.randperm(len(targets), generator=generator(seed, "order", epoch)).to(inputs.device)
-        batch = order[position * recipe.batch_size : (position + 1) * recipe.batch_size]
-        loss = stepper.step(inputs[batch], targets[batch], learning_rate(recipe, step, total))
-        epoch_loss += loss * len(batch)
-        epoch_examples += len(batch)
+            order = torch.randperm(num_examples, generator=generator(seed, "order", epoch)).to(device)
+        batch = examples.part(order[position * recipe.batch_size : (position + 1) * recipe.batch_size])
+        loss = stepper.step(batch.network_inputs(), batch.targets, learning_rate(recipe, step, total))
+        epoch_loss += loss * len(batch.targets)
+        epoch_examples += len(batch.targets)
         history.num_steps += 1
-        history.num_examples += len(batch)
+        history.num_examples += len(batch.targets)
         if position == per_epoch - 1 or step == stop - 1:
             mean_loss = float(epoch_loss) / epoch_examples
             if not math.isfinite(mean_loss):

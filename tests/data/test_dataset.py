@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,33 @@ def test_what_was_written_is_read(written: Path) -> None:
     dataset = read_dataset(written)
     assert (dataset.name, dataset.num_classes, dataset.input_shape) == ("pixels", 5, (3, 4, 4))
     assert (dataset.source, dataset.licence) == ("made here", "CC0")
+    assert dataset.moments == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
     assert list(dataset.splits) == ["train", "validation", "test"]
     for name, split in dataset.splits.items():
-        assert (split.inputs.dtype.name, split.targets.dtype.name) == ("float32", "int64")
+        assert (split.inputs.dtype.name, split.targets.dtype.name) == ("uint8", "int64")
         assert len(split) == len(split.inputs)
-        expected = (PIXELS[name].inputs / 255 - np.reshape([0.5, 0.4, 0.3], (3, 1, 1))) / np.reshape(
-            [0.1, 0.2, 0.3], (3, 1, 1)
-        )
-        assert np.allclose(split.inputs, expected, atol=1e-5)
+        assert np.array_equal(split.inputs, PIXELS[name].inputs)
         assert np.array_equal(split.targets, PIXELS[name].targets)
+
+
+def test_reading_pixels_takes_the_memory_of_pixels(tmp_path: Path) -> None:
+    size = 2000
+    pixels = np.zeros((size, 3, 32, 32), np.uint8)
+    path = user_file(tmp_path / "many.h5", train_inputs=pixels, train_targets=np.arange(size) % 5)
+    tracemalloc.start()
+    dataset = read_dataset(path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert dataset.splits["train"].inputs.nbytes == pixels.nbytes
+    assert peak_bytes < 1.2 * pixels.nbytes  # a copy as floats alone is four times as large
+
+
+def test_token_ids_are_read_as_they_are(tmp_path: Path) -> None:
+    path = user_file(tmp_path / "tokens.h5", train_inputs=np.arange(12).reshape(4, 3), train_targets=[0, 1, 2, 1])
+    dataset = read_dataset(path)
+    assert (dataset.input_shape, dataset.moments) == ((3,), None)
+    assert dataset.splits["train"].inputs.dtype == np.int64
+    assert dataset_sha256(path) == dataset.sha256
 
 
 def test_the_file_is_sealed_and_its_bytes_repeat(written: Path, tmp_path: Path) -> None:
@@ -104,7 +123,7 @@ def test_a_user_file_is_checked(tmp_path: Path) -> None:
         "has a split named 'val'": {"train_inputs": np.eye(4), "train_targets": targets, "val_inputs": np.eye(4),
                                     "val_targets": targets},
         "values in train/inputs that are not finite": {"train_inputs": nan, "train_targets": targets},
-        "of dtype int64": {"train_inputs": np.eye(4, dtype=int), "train_targets": targets},
+        "of dtype int16": {"train_inputs": np.eye(4, dtype=np.int16), "train_targets": targets},
         "dtype object": {"train_inputs": ["a", "b"], "train_targets": [0, 1]},
     }  # fmt: skip
     for index, (message, arrays) in enumerate(cases.items()):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data._stored import StoredSplit, check, digest, normalise
+from data._stored import StoredSplit, check, digest, read_inputs
 from data.hdf5 import FileRefused
 
 PATH = Path("mine.h5")
@@ -23,21 +23,28 @@ def test_defaults_of_a_bare_training_split() -> None:
     assert stored.num_classes == 3
     assert (stored.mean.tolist(), stored.std.tolist()) == (0.0, 1.0)
     assert (stored.source, stored.licence) == ("not stated", "not stated")
-    assert np.allclose(normalise(PATH, "train", stored), PIXELS / 255, atol=1e-7)
+    assert stored.moments == ((0.0,), (1.0,))
 
 
-def test_pixels_are_normalised_per_channel_along_axis_1() -> None:
-    stored = check(PATH, {"train": split(PIXELS)}, {"mean": [0.5, 0.25], "std": [2.0, 4.0]})
-    inputs = normalise(PATH, "train", stored)
-    assert inputs.dtype == np.float32
-    for channel, (mean, std) in enumerate([(0.5, 2.0), (0.25, 4.0)]):
-        assert np.allclose(inputs[:, channel], (PIXELS[:, channel] / 255 - mean) / std, atol=1e-6)
+def test_pixels_stay_as_they_are_beside_what_they_are_to_be_normalised_with() -> None:
+    stored = check(PATH, {"train": split(PIXELS)}, {"mean": [0.5, 0.25], "std": 2})
+    assert stored.moments == ((0.5, 0.25), (2.0,))
+    assert read_inputs(PATH, "train", stored) is PIXELS
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_whole_numbers_are_taken_as_they_are(dtype: type) -> None:
+    tokens = FLOATS.astype(dtype)
+    stored = check(PATH, {"train": split(tokens)}, {"mean": 5.0})
+    assert stored.moments is None
+    assert read_inputs(PATH, "train", stored) is tokens
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_floats_are_taken_as_they_are(dtype: type) -> None:
     stored = check(PATH, {"train": split(FLOATS.astype(dtype))}, {"mean": 5.0, "std": 2.0})
-    inputs = normalise(PATH, "train", stored)
+    assert stored.moments is None
+    inputs = read_inputs(PATH, "train", stored)
     assert inputs.dtype == np.float32
     assert np.array_equal(inputs, FLOATS)
 
@@ -45,7 +52,8 @@ def test_floats_are_taken_as_they_are(dtype: type) -> None:
 REFUSED: dict[str, tuple[dict[str, StoredSplit], dict[str, Any]]] = {
     "has no group 'train'": ({"test": split()}, {}),
     "has a split named 'val'": ({"train": split(), "val": split()}, {}),
-    "has train/inputs of dtype int32": ({"train": split(FLOATS.astype(np.int32))}, {}),
+    "has train/inputs of dtype int16": ({"train": split(FLOATS.astype(np.int16))}, {}),
+    "has train/inputs of dtype uint64": ({"train": split(FLOATS.astype(np.uint64))}, {}),
     "has train/inputs of dtype int8": ({"train": split(FLOATS.astype(np.int8))}, {}),
     "has train/inputs of dtype complex64": ({"train": split(FLOATS.astype(np.complex64))}, {}),
     "has train/inputs of shape (4,)": ({"train": split(FLOATS[:, 0])}, {}),
@@ -77,6 +85,9 @@ REFUSED: dict[str, tuple[dict[str, StoredSplit], dict[str, Any]]] = {
     "has std of dtype <U1, shape ()": ({"train": split()}, {"std": "1"}),
     "has std = 0.0. Expected: finite numbers, above 0": ({"train": split()}, {"std": 0.0}),
     "has mean = nan. Expected: finite numbers.": ({"train": split()}, {"mean": np.nan}),
+    "has mean = [0.0] and std = [1e-39]. Expected: numbers": ({"train": split(PIXELS)}, {"std": 1e-39}),
+    "has mean = [0.0] and std = [1e-50]. Expected: numbers": ({"train": split(PIXELS)}, {"std": 1e-50}),
+    "has mean = [1e+300, 0.0] and std = [1.0]": ({"train": split(PIXELS)}, {"mean": [1e300, 0.0]}),
 }
 
 
@@ -95,7 +106,7 @@ def test_inputs_that_are_not_finite_in_float32_are_refused(value: float) -> None
     inputs[2, 1] = inputs[3, 0] = value
     stored = check(PATH, {"train": split(inputs)}, {})
     with pytest.raises(FileRefused, match=r"has 2 values in train/inputs .* \(the first at \(2, 1\)\)"):
-        normalise(PATH, "train", stored)
+        read_inputs(PATH, "train", stored)
 
 
 def test_digest_is_of_the_documented_bytes() -> None:

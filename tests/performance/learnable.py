@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from suite.network import build_model, initialise, model_spec, prunable_weights
 from suite.seeds import generator
+from suite.splits import Split
 from suite.study import Recipe
 from suite.training.loop import train
 
@@ -50,7 +51,7 @@ def trained(name: str, inputs: Tensor, targets: Tensor, folder: Path, epochs: in
         return model.eval()
     initialise(model, "kaiming_normal", 0)
     recipe = Recipe(epochs=epochs, batch_size=128, learning_rate=_LEARNING_RATE, l1=_L1)
-    train(model, {"train": (inputs, targets)}, recipe, 0, progress=lambda done, text: print(f"{done:.0%} {text}"))
+    train(model, {"train": Split(inputs, targets)}, recipe, 0, progress=lambda done, text: print(f"{done:.0%} {text}"))
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), path)
     return model.eval()

@@ -112,7 +112,7 @@ def test_products_are_counted(source: UserNetwork) -> None:
 
 def test_without_a_tolerance_the_spread_of_batch_losses_is_taken(source: UserNetwork) -> None:
     network = source.load()
-    inputs, targets = network.splits["train"]
+    inputs, targets, _ = network.splits["train"]
     with torch.no_grad():
         losses = nn.functional.cross_entropy(network.model(inputs).double(), targets, reduction="none")
     expected = np.std([losses[:128].mean(), losses[128:].mean()])

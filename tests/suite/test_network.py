@@ -42,6 +42,8 @@ def careful():
     model = build()
     assert model[0].weight.abs().max().item() < 1
     return model
+def reader():
+    return nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(24, 3, bias=False))
 def broken():
     raise KeyError("width")
 def no_module():
@@ -170,6 +172,13 @@ def test_a_user_s_function_is_built_with_its_options_and_version(user_net: str) 
 def test_a_user_s_constructor_may_look_at_its_weights(user_net: str) -> None:
     # It cannot be counted without memory, so it is built.
     assert num_prunable(model_spec(f"{user_net}:careful", {}, (6,), 3)) == 36
+
+
+def test_a_network_of_token_ids_is_tried_on_token_ids(user_net: str) -> None:
+    spec = model_spec(f"{user_net}:reader", {}, (6,), 3)
+    assert num_prunable(spec, torch.int64) == 72
+    with pytest.raises(UserError, match=r"does not take inputs of shape \(6,\): .*Mend the model\."):
+        num_prunable(spec)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def network() -> Any:
 def test_evaluation_is_the_plain_mean_over_all_examples(batch_size: int) -> None:
     model = network().double()
     inputs, targets = data(50)
-    found = evaluate(model, inputs, targets, batch_size)
+    found = evaluate(model, inputs, targets, batch_size=batch_size)
     hidden = np.maximum(inputs.numpy() @ model[1].weight.detach().numpy().T, 0)  # biases are zero
     logits = hidden @ model[3].weight.detach().numpy().T
     shifted = logits - logits.max(axis=1, keepdims=True)

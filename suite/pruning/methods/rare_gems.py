@@ -150,10 +150,10 @@ class _SearchFlops:
     """Adds up the operations of the search; each epoch is weighted by the weights that took part at its end."""
 
     def __init__(self, problem: Problem) -> None:
-        self.inputs, self.targets = problem.splits["train"]
-        self.per_example = forward_flops(problem.model, self.inputs)
+        self.num_examples = len(problem.splits["train"].targets)
+        self.per_example = forward_flops(problem.model, problem.splits["train"])
         self.total = 0.0
 
     def add_epoch(self, scored: ScoredNetwork) -> None:
         masks = split_like(scored.active & (scored.scores.detach() > THRESHOLD), scored.weights)
-        self.total += training_flops(self.per_example, masks, len(self.targets))
+        self.total += training_flops(self.per_example, masks, self.num_examples)

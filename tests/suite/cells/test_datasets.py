@@ -6,13 +6,14 @@ import torch
 
 from data import StoredSplit, read_dataset, write_dataset
 from data.hdf5 import FileRefused
-from suite.cells._datasets import locate, splits_on, training_splits
+from suite.cells._datasets import locate, training_splits
 from suite.errors import UserError
 
 
 def test_a_data_set_by_path(tiny_data: Path) -> None:
     found = locate(str(tiny_data))
     assert (found.path, found.input_shape, found.num_classes, found.num_train) == (tiny_data, (6,), 3, 160)
+    assert found.input_dtype == torch.float32
     assert (found.spec.name, found.spec.sha256) == ("clouds", read_dataset(tiny_data).sha256)
 
 
@@ -32,11 +33,21 @@ def test_a_data_set_that_is_not_there(tmp_path: Path) -> None:
 def test_splits_are_tensors_of_the_stored_numbers(tiny_data: Path) -> None:
     dataset = read_dataset(tiny_data)
     splits = training_splits(tiny_data, read_dataset(tiny_data).sha256, "cpu")
-    assert {name: len(targets) for name, (_, targets) in splits.items()} == {"train": 160, "validation": 40, "test": 50}
-    for name, (inputs, targets) in splits.items():
-        assert np.array_equal(inputs.numpy(), dataset.splits[name].inputs)
-        assert np.array_equal(targets.numpy(), dataset.splits[name].targets)
-    assert splits_on(dataset, "cpu", torch.float64)["train"][0].dtype == torch.float64
+    assert {name: len(split.targets) for name, split in splits.items()} == {"train": 160, "validation": 40, "test": 50}
+    for name, split in splits.items():
+        assert split.network_inputs() is split.inputs
+        assert np.array_equal(split.inputs.numpy(), dataset.splits[name].inputs)
+        assert np.array_equal(split.targets.numpy(), dataset.splits[name].targets)
+
+
+def test_token_ids_reach_the_network_as_they_are(tmp_path: Path) -> None:
+    path, tokens = tmp_path / "tokens.h5", np.arange(12).reshape(4, 3)
+    split = StoredSplit(tokens, np.arange(4) % 3)
+    splits = dict.fromkeys(("train", "validation", "test"), split)
+    write_dataset(path, splits, {"classes": 3, "source": "", "licence": ""})
+    assert locate(str(path)).input_dtype == torch.int64
+    train = training_splits(path, read_dataset(path).sha256, "cpu")["train"]
+    assert np.array_equal(train.network_inputs().numpy(), tokens)
 
 
 def test_training_needs_all_three_splits(tmp_path: Path) -> None:

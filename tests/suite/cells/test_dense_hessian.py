@@ -26,7 +26,7 @@ def hessian(committed: Any, cell: Cell, data: Path) -> Tensor:
     model = build_model(Config.model_validate(cell.config, strict=False).model)
     state = committed.store.load(cell.inputs["dense"]).arrays_under("weights")
     fixed = {name: torch.from_numpy(array).double() for name, array in state.items()}
-    inputs, targets = training_splits(data, read_dataset(data).sha256, "cpu")["train"]
+    inputs, targets, _ = training_splits(data, read_dataset(data).sha256, "cpu")["train"]
 
     def loss(vector: Tensor) -> Tensor:
         weights = {"1.weight": vector[:48].view(8, 6), "3.weight": vector[48:].view(3, 8)}

@@ -98,7 +98,7 @@ def test_the_rows_of_the_report(committed: Any, cell: Cell) -> None:
 
 
 def test_the_tolerance_is_the_spread_of_batch_losses(committed: Any, cell: Cell, tiny_data: Path) -> None:
-    inputs, targets = training_splits(tiny_data, read_dataset(tiny_data).sha256, "cpu")["train"]
+    inputs, targets, _ = training_splits(tiny_data, read_dataset(tiny_data).sha256, "cpu")["train"]
     model = build_model(Config.model_validate(cell.config, strict=False).model)
     model.load_state_dict(as_state(committed.store.load(cell.inputs["dense"]).arrays_under("weights")))
     batches = [evaluate(model, inputs[part], targets[part]).loss for part in (slice(0, 128), slice(128, None))]

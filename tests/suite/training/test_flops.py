@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from suite.splits import Split
 from suite.training.flops import forward_flops, training_flops
 
 
@@ -20,7 +21,7 @@ class Twice(nn.Module):
 
 
 def flops(model: nn.Module, *shape: int) -> dict[str, float]:
-    return forward_flops(model, torch.zeros(3, *shape))
+    return forward_flops(model, Split(torch.zeros(3, *shape), torch.zeros(3, dtype=torch.int64)))
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from suite.network import ModelSpec
 from suite.problem import Problem, evaluate
 from suite.seeds import generator
+from suite.splits import Split
 from suite.study import Recipe
 from suite.training.loop import Hooks, train
 from suite.training.schedules import learning_rate
@@ -21,11 +22,12 @@ Make = Callable[..., Recipe]
 State = dict[str, Tensor]
 
 
-def splits(count: int = 50, dtype: torch.dtype = torch.float32) -> dict[str, tuple[Tensor, Tensor]]:
+def splits(count: int = 50, dtype: torch.dtype = torch.float32) -> dict[str, Split]:
     draw = torch.Generator().manual_seed(5)
 
-    def one(size: int) -> tuple[Tensor, Tensor]:
-        return torch.randn(size, 4, generator=draw, dtype=dtype), torch.randint(0, 3, (size,), generator=draw)
+    def one(size: int) -> Split:
+        inputs = torch.randn(size, 4, generator=draw, dtype=dtype)
+        return Split(inputs, torch.randint(0, 3, (size,), generator=draw))
 
     return {"train": one(count), "validation": one(20), "test": one(20)}
 
@@ -155,7 +157,7 @@ class Spy(nn.Module):
 
 def seen(made: Recipe, seed: int, **options: Any) -> list[list[int]]:
     model = Spy()
-    data = {"train": (torch.arange(50.0).unsqueeze(1), torch.arange(50) % 3)}
+    data = {"train": Split(torch.arange(50.0).unsqueeze(1), torch.arange(50) % 3)}
     train(model, data, made, seed, **options)
     return model.batches
 

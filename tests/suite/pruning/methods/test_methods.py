@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -109,16 +108,13 @@ def test_what_the_method_is_given_is_not_changed(method: str, make_search: Make)
 @pytest.mark.parametrize("method", ["random", "smart_ratio"])
 def test_random_tickets_depend_on_neither_weights_nor_data(method: str, make_search: Make) -> None:
     plain, other = make_search(20), make_search(20)
-    other.problem.splits = {name: (inputs.flip(0), targets.flip(0)) for name, (inputs, targets) in _splits(other)}
+    splits = other.problem.splits.items()
+    other.problem.splits = {name: split.part(torch.arange(len(split.targets)).flip(0)) for name, split in splits}
     moved = {name: value + 1 for name, value in other.dense.items()}
     other = make_search(20, problem=other.problem, dense=moved, initial=moved, rewind=moved)
     first, second = find(method, plain), find(method, other)
     assert all(torch.equal(mask, second.masks[name]) for name, mask in first.masks.items())
     assert not first.uses_dense
-
-
-def _splits(search: Search) -> Any:
-    return search.problem.splits.items()
 
 
 @pytest.mark.parametrize("method", ["random", "smart_ratio", "rare_gems"])

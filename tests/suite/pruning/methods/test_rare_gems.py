@@ -185,7 +185,7 @@ def test_the_penalty_is_the_sum_of_squares_of_active_scores(make_search: Make) -
 def test_a_step_on_a_score_by_hand(make_search: Make, recipe: Callable[..., Recipe]) -> None:
     # Plain gradient descent with projection on [0, 1], from the gradient of loss and penalty.
     search = make_search()
-    network, (inputs, _) = scored_network(search), search.problem.splits["train"]
+    network, inputs = scored_network(search), search.problem.splits["train"].inputs
     before = network.scores.detach().clone()
     (gradient,) = torch.autograd.grad(
         loss(network(inputs), search) + rare_gems._penalty(network, 0.1)(), network.scores
@@ -208,7 +208,7 @@ def test_the_search_pays_for_the_weights_that_take_part(make_search: Make, monke
     ticket = find_ticket(search, options)
     draw = generator(search.seed, "scores")
     scores = torch.cat([torch.rand(48, generator=draw), torch.rand(24, generator=draw)])
-    per_example = forward_flops(search.problem.model, search.problem.splits["train"][0])
+    per_example = forward_flops(search.problem.model, search.problem.splits["train"])
     fractions = {"1.weight": (scores[:48] > 0.5).float().mean(), "3.weight": (scores[48:] > 0.5).float().mean()}
     each_epoch = 3 * 160 * sum(per_example[name] * float(fraction) for name, fraction in fractions.items())
     assert ticket.search_flops == pytest.approx(2 * each_epoch, rel=1e-6)

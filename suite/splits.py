@@ -1,0 +1,64 @@
+"""Examples on a device: kept as they were stored, handed to a network as it takes them, batch by batch."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What turns stored pixels into inputs: (pixel / 255 - mean) / std per channel, in float32.
+
+    Attributes:
+        mean, std: one number per channel, or one for all, of the pixels in [0, 1].
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return inputs of shape (n, channels, ...) as float32, the same bits on every device and in any batch."""
+        # By a tensor and not by a number: CUDA multiplies by the reciprocal of a number, which rounds differently.
+        inputs = pixels.to(torch.float32).div_(_along_channels((255.0,), pixels.ndim, pixels.device))
+        inputs.sub_(_along_channels(self.mean, pixels.ndim, pixels.device))
+        return inputs.div_(_along_channels(self.std, pixels.ndim, pixels.device))
+
+
+class Split(NamedTuple):
+    """Some examples on one device; uint8 pixels stay pixels there, a quarter of the size of floats.
+
+    Attributes:
+        inputs: shape (n, *shape): floats or whole numbers such as token ids, which a network takes as they are; or
+            uint8 pixels with their normalisation.
+        targets: shape (n,), int64, classes from 0.
+        normalisation: what makes a network's inputs of pixels; None: inputs are taken as they are.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    normalisation: Normalisation | None = None
+
+    def network_inputs(self) -> Tensor:
+        """Return all inputs as a network takes them; of pixels, four times their size."""
+        return self.inputs if self.normalisation is None else self.normalisation(self.inputs)
+
+    def part(self, index: Tensor | slice) -> "Split":
+        """Return some of the examples, stored as these are."""
+        return self._replace(inputs=self.inputs[index], targets=self.targets[index])
+
+    def parts(self, size: int) -> Iterator["Split"]:
+        """Yield all examples in their order, `size` at a time; the last part may be smaller."""
+        for begin in range(0, len(self.targets), size):
+            yield self.part(slice(begin, begin + size))
+
+
+Splits = Mapping[str, Split]  # "train", and "validation" and "test" where the data set has them
+
+
+@cache  # copied to a device once, because each copy from the host would make it wait
+def _along_channels(numbers: tuple[float, ...], ndim: int, device: torch.device) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float32, device=device).reshape(-1, *(1,) * (ndim - 2))
