@@ -44,6 +44,7 @@ browser: setup chromium ## open the page in headless Chromium
 benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curvlinops, ten minutes; rewrites the README's table
 	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_products
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_sharding
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_memory
 	.venv-benchmark/bin/python -m tests.performance.readme
 
 benchmark-limit: .venv-benchmark/.installed ## time to the sparsity limit against 128 steps of PyHessian: hours, for the reference

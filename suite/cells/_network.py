@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from data._dataset import read_dataset
 from suite.cells._datasets import splits_on, verified_dataset
+from suite.curvature.allocation import hand_back_freed_memory
 from suite.curvature.arithmetic import Execution
-from suite.curvature.memory import memory_plan
+from suite.curvature.memory import HAND_BACK_ABOVE_BYTES, memory_plan
 from suite.curvature.operators import HessianOperator, flatten_weights
 from suite.errors import UserError
 from suite.limits.tolerance import BATCH_SIZE, batch_loss_std
@@ -72,9 +73,11 @@ class Network:
         plan = memory_plan(trial, len(targets), data_bytes=inputs.nbytes)
         logger.info("curvature: %s", plan)
         size = min(EXAMPLES_PER_BATCH, plan.examples_per_batch)
+        if inputs.device.type == "cpu" and plan.product_bytes > HAND_BACK_ABOVE_BYTES:
+            hand_back_freed_memory()  # so that the process takes what its tensors do
         execution = Execution(keep_graphs=plan.num_kept_examples > 0)  # same bits, less time
         batches = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
-        return HessianOperator(
+        operator = HessianOperator(
             self.model,
             names,
             batches,
@@ -83,6 +86,8 @@ class Network:
             normalisation=normalisation,
             execution=execution,
         )
+        operator.plan = plan
+        return operator
 
     def loss_tolerance_nats(self, split: str = "train") -> float:
         """Return the paper's tolerance: the standard deviation of mini-batch losses, batch 128, fixed order."""

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data.hdf5 import refusal
-from suite.curvature.basis import choose_placement, room_bytes
 from suite.curvature.lanczos import LanczosRun, check_num_lanczos_steps
+from suite.curvature.memory import basis_placement, basis_room_bytes, say_plan
 from suite.curvature.operators import SymmetricOperator
 from suite.curvature.probes import RunRequest, start_vector
 from suite.curvature.saved_runs import load_run, save_run
@@ -33,15 +33,25 @@ class GrowingRuns:
 
     Cost: each run keeps its basis; a run that is found in the folder costs one product more, which tells whether it is
         this operator's. On an accelerator, idle bases are moved to host memory when all together exceed
-        half of the device's.
+        what the operator's memory plan has left for them.
     """
 
     def __init__(self, operator: SymmetricOperator, folder: Path | None = None) -> None:
         self.operator = operator
         self._folder = folder
         self._runs: dict[str, LanczosRun] = {}  # the one used last stands last
-        self._placement = choose_placement(operator.dim, NUM_ROWS_FORESEEN, operator.dtype, operator.device)
+        self._placement = basis_placement(operator, NUM_ROWS_FORESEEN)
+        self._foreseen = (0, 0)  # steps of the longest run, runs
         self._identity = "" if folder is None else operator_identity(operator)
+
+    def expect(self, requests: Sequence[RunRequest]) -> None:
+        """Say in the log what memory these requests and the runs that are kept will take together, if that is more."""
+        names = {*self._runs, *(request.name for request in requests)}
+        longest = max((request.num_lanczos_steps for request in requests), default=0)
+        steps, num_runs = (max(pair) for pair in zip(self._foreseen, (longest, len(names)), strict=True))
+        if steps and (steps, num_runs) != self._foreseen:
+            self._foreseen = (steps, num_runs)
+            say_plan(self.operator, self._placement, steps, num_runs)
 
     def run(self, request: RunRequest) -> ProbeResult:
         """Return what the request asks for, computing only the steps that are not there yet.
@@ -52,6 +62,7 @@ class GrowingRuns:
         """
         begin_s = time.perf_counter()
         check_num_lanczos_steps(request.num_lanczos_steps, self.operator.dim)
+        self.expect([request])
         run = self._found(request)
         before = run.basis.num_rows
         tridiagonal = run.extend_to(self.operator.matvec, request.num_lanczos_steps)
@@ -78,7 +89,7 @@ class GrowingRuns:
 
     def _make_room(self, run: LanczosRun) -> None:
         """Bring the basis of the run to go on with to its place, those of the others out of the way if need be."""
-        room = room_bytes(self.operator.device) - run.basis.num_bytes
+        room = basis_room_bytes(self.operator) - run.basis.num_bytes
         for other in reversed(self._runs.values()):
             room -= other.basis.num_bytes
             if room < 0:
@@ -116,6 +127,7 @@ def growing_inline_map(folder: Path | None = None) -> Iterator[ProbeMap]:
         if not latest or latest[0][0] != source:
             latest.clear()  # first, so that two operators are never held at once
             latest.append((source, GrowingRuns(source.build(), folder and source_folder(folder, source))))
+        latest[0][1].expect(requests)
         for request in requests:
             yield latest[0][1].run(request)
 

@@ -213,6 +213,7 @@ def lanczos(
     num_lanczos_steps: int,
     *,
     basis: Tensor | None = None,
+    placement: Placement | None = None,
     progress: Progress | None = None,
 ) -> Tridiagonal:
     """Tridiagonalise a symmetric operator on the Krylov space of one start vector.
@@ -226,6 +227,7 @@ def lanczos(
         num_lanczos_steps: at least 1, at most dim.
         basis: storage for the orthonormal basis, shape (num_lanczos_steps, dim), filled row by row; allocated here
             when None. Pass it to read the basis or to use the memory again.
+        placement: where a basis that is allocated here lies; None: beside the vectors.
         progress: called with (steps done, num_lanczos_steps) after each step.
 
     Returns:
@@ -243,7 +245,7 @@ def lanczos(
     expected = (num_lanczos_steps, start.shape[0])
     if basis is not None and basis.shape != expected:
         raise ValueError(f"basis has shape {tuple(basis.shape)}. Expected: {expected}.")
-    return LanczosRun(start, basis=basis).extend_to(matvec, num_lanczos_steps, progress)
+    return LanczosRun(start, placement=placement, basis=basis).extend_to(matvec, num_lanczos_steps, progress)
 
 
 def check_num_lanczos_steps(num_lanczos_steps: int, dim: int) -> None:

@@ -1,5 +1,6 @@
 """A network as a fixed function of its prunable weights: what every operator of a loss differentiates."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -61,6 +62,17 @@ class Logits:
         """Yield inputs as the network takes them and class indices, batch by batch, on the network's device."""
         for inputs, targets in self._batches:
             yield self._inputs(inputs), targets.to(self.device)
+
+    def few_inputs(self, num_examples: int) -> tuple[Tensor, Tensor]:
+        """Return copies of at most num_examples of the first batch that has any, as they were given."""
+        inputs, targets = next(pair for pair in self._batches if len(pair[1]))
+        return inputs[:num_examples].clone(), targets[:num_examples].clone()
+
+    def over(self, batches: Batches) -> "Logits":
+        """Return the same map with the same weights over other examples."""
+        other = copy.copy(self)
+        other._batches, other.num_examples = batches, sum(len(targets) for _, targets in batches)
+        return other
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return logits (n, num_classes) of inputs from batches()."""

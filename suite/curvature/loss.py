@@ -1,8 +1,10 @@
 """What the operators of a mean loss share: the pass over fixed examples, and graphs that all columns use."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Generic, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,9 @@ from suite.curvature.arithmetic import Execution, check_operands, tensor_cores
 from suite.curvature.logits import Batches, Logits
 from suite.curvature.symmetric import CountedOperator, flatten_weights, unflatten_weights
 from suite.splits import Normalisation
+
+if TYPE_CHECKING:
+    from suite.curvature.memory import MemoryPlan
 
 Graph = TypeVar("Graph")
 
@@ -63,6 +68,7 @@ class LossOperator(CountedOperator, Generic[Graph]):
         check_operands(execution.operands, dtype, self.device)
         self._execution = execution
         self._kept: list[Graph] | None = None
+        self.plan: MemoryPlan | None = None  # what its runs will take, where somebody has planned it
         num_here = self._logits.num_examples
         self.num_examples = num_here if num_examples is None else num_examples
         if num_here == 0 or self.num_examples < num_here:
@@ -78,13 +84,19 @@ class LossOperator(CountedOperator, Generic[Graph]):
         """Return the size of the copies of parameters and buffers."""
         return self._logits.state_bytes()
 
-    def few_examples(self, num_examples: int) -> tuple[Tensor, Tensor]:
-        """Return copies of at most num_examples of the first batch that has any, as the network takes them."""
-        inputs, targets = next(pair for pair in self._logits.batches() if len(pair[1]))
-        return inputs[:num_examples].clone(), targets[:num_examples].clone()
+    def few_inputs(self, num_examples: int) -> tuple[Tensor, Tensor]:
+        """Return copies of at most num_examples of the first batch that has any, as they were given."""
+        return self._logits.few_inputs(num_examples)
+
+    def over(self, batches: Batches, *, keep_graphs: bool) -> Self:
+        """Return the same operator over other examples, with the same weights in memory: to try what products take."""
+        other = copy.copy(self)
+        other._logits, other._kept, other.num_matvecs = self._logits.over(batches), None, 0
+        other._execution = replace(self._execution, keep_graphs=keep_graphs)
+        return other
 
     def first_pass(self, inputs: Tensor, targets: Tensor) -> Graph:
-        """Do what does not depend on the vector, for one batch from few_examples; to measure what it costs."""
+        """Do what does not depend on the vector, for one batch."""
         with torch.enable_grad():
             return self._graph(self._logits(inputs), targets)
 

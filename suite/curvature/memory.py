@@ -1,78 +1,141 @@
-"""What memory a curvature run will need, known before it starts, and how many examples a batch may have."""
+"""What memory a curvature run will need, known before it starts: batch size, kept graphs, and where the basis lies."""
 
-from dataclasses import dataclass, fields
+import logging
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
+from suite.curvature.allocation import Growth, Peak, live_bytes
+from suite.curvature.basis import Placement, choose_placement, room_bytes
+from suite.curvature.lanczos import LanczosRun
 from suite.curvature.loss import LossOperator
+from suite.curvature.operators import SymmetricOperator
+
+logger = logging.getLogger(__name__)
 
 MAX_EXAMPLES_PER_BATCH = 2048
 CPU_BUDGET_BYTES = (
     4 * 2**30
-)  # of graphs, per process; a constant, and not what is free: sums, and so results, depend on the batch size
+)  # of products, per process; a constant, and not what is free: sums, and so results, depend on the batch size
 DEVICE_FRACTION = 0.8  # of a device's whole memory; the rest is for kernels' workspaces and fragmentation
-# A second pass holds, beside the graph, the cotangents on their way. Measured on the CPU, as a fraction of the graph:
-# 0.1 to 0.6 (ResNet-20, FC5; Hessian and Gauss-Newton; 1 and 4 vectors).
-_SECOND_PASS_FRACTION = 0.6
-_KEPT_SHARE = 0.5  # of what is free: the rest is for Lanczos bases, of which a plan may not know
+HAND_BACK_ABOVE_BYTES = 2**30  # of a product on the CPU: then freed tensors go back to the system at once
+_PRODUCT_SHARE = 0.5  # of what is free: the rest is for the Lanczos basis
 _SMALL_BATCH = 2
+_UNITS = (("GiB", 2**30), ("MiB", 2**20))
+
+
+@dataclass(frozen=True)
+class BasisPlan:
+    """The Lanczos bases of a run.
+
+    Attributes:
+        num_rows: Lanczos steps of each.
+        num_runs: held at once.
+        placement: of all.
+        bytes_each: of one, num_rows * dim numbers of the placement's type.
+        num_resident: how many lie in their place at once; the others wait in host memory.
+    """
+
+    num_rows: int
+    num_runs: int
+    placement: Placement
+    bytes_each: int
+    num_resident: int
+
+    def __str__(self) -> str:
+        dtype = str(self.placement.dtype).removeprefix("torch.")
+        runs = f" of {self.num_runs} runs" if self.num_runs > 1 else ""
+        waiting = f", {self.num_runs - self.num_resident} of them waiting in host memory"
+        where = "host memory" if self.placement.device.type == "cpu" else f"{self.placement.device}"
+        parked = waiting if self.num_resident < self.num_runs else ""
+        return f"{in_units(self.num_runs * self.bytes_each)} ({self.num_rows} steps{runs}, {dtype} in {where}{parked})"
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes of a curvature run at its peak, part by part.
+    """Bytes of a curvature run at its peak, part by part, where its vectors lie.
 
     Attributes:
+        dim, dtype, device: of the vectors.
         weights_bytes: the operator's copy of the parameters and buffers.
-        vectors_bytes: the vectors of one product and their results, in both orders of storage.
-        basis_bytes: the Lanczos basis, dim times steps per run held at once.
         data_bytes: the data set as it lies on the device.
-        graph_bytes_per_example: what the first two passes over a network save for the third.
+        vectors_bytes: of a Lanczos step at its peak, what does not grow with the batch: vectors, weight gradients.
+        graph_bytes: of the same moment, what does: graphs, also those that are kept, cotangents, kernels' scratch.
         examples_per_batch: chosen so that all fits.
         num_kept_examples: whose graphs are kept from product to product: all, or none where that takes too much.
+        budget_bytes: of all parts; None: of host memory, which holds what it can hold.
+        basis: None until it is known how many steps there will be.
     """
 
+    dim: int
+    dtype: torch.dtype
+    device: torch.device
     weights_bytes: int
-    vectors_bytes: int
-    basis_bytes: int
     data_bytes: int
-    graph_bytes_per_example: int
+    vectors_bytes: int
+    graph_bytes: int
     examples_per_batch: int
-    num_kept_examples: int = 0
+    num_kept_examples: int
+    budget_bytes: int | None
+    basis: BasisPlan | None = None
 
     @property
-    def graph_bytes(self) -> int:
-        """The graphs held at once, and the cotangents of one batch's second pass."""
-        held = max(self.num_kept_examples, self.examples_per_batch)
-        return int(self.graph_bytes_per_example * (held + _SECOND_PASS_FRACTION * self.examples_per_batch))
+    def product_bytes(self) -> int:
+        """A Lanczos step at its peak, without weights, data and basis."""
+        return self.vectors_bytes + self.graph_bytes
+
+    @property
+    def basis_bytes(self) -> int:
+        """What bases take where the vectors lie: nothing when they were placed elsewhere."""
+        if self.basis is None or self.basis.placement.device.type != self.device.type:
+            return 0
+        return self.basis.num_resident * self.basis.bytes_each
 
     @property
     def peak_bytes(self) -> int:
         """All parts together."""
-        parts = (self.weights_bytes, self.vectors_bytes, self.basis_bytes, self.data_bytes, self.graph_bytes)
-        return sum(parts)
+        return self.weights_bytes + self.data_bytes + self.product_bytes + self.basis_bytes
+
+    @property
+    def basis_room_bytes(self) -> float:
+        """What is left for bases where the vectors lie."""
+        if self.budget_bytes is None:
+            return room_bytes(self.device)
+        return max(0.0, float(self.budget_bytes - self.weights_bytes - self.data_bytes - self.product_bytes))
+
+    def placement(self, num_rows: int, *, host_bytes: float | None = None) -> Placement:
+        """Choose where a basis of num_rows vectors lies, from what the other parts leave; see choose_placement."""
+        return choose_placement(
+            self.dim,
+            num_rows,
+            self.dtype,
+            self.device,
+            device_bytes=self.basis_room_bytes,
+            host_bytes=host_bytes,
+        )
+
+    def with_basis(self, placement: Placement, num_rows: int, num_runs: int = 1) -> "MemoryPlan":
+        """Return the plan of so many runs of so many steps; those that do not fit beside the latest wait elsewhere."""
+        each = num_rows * self.dim * placement.dtype.itemsize
+        fitting = self.basis_room_bytes // each if placement.device.type != "cpu" else num_runs
+        resident = int(min(num_runs, max(1, fitting)))
+        return replace(self, basis=BasisPlan(num_rows, num_runs, placement, each, resident))
 
     def __str__(self) -> str:
-        values = {each.name.removesuffix("_bytes"): getattr(self, each.name) for each in fields(self)[:4]}
-        values["graph"] = self.graph_bytes
-        parts = ", ".join(f"{name} {value / 2**20:.1f}" for name, value in values.items())
         kept = ", graphs kept" if self.num_kept_examples else ""
-        return f"{self.peak_bytes / 2**20:.1f} MiB ({parts}; {self.examples_per_batch} examples per batch{kept})"
+        parts = [f"weights {in_units(self.weights_bytes)}", f"data {in_units(self.data_bytes)}"]
+        parts += [f"vectors {in_units(self.vectors_bytes)}"]
+        parts += [f"graph {in_units(self.graph_bytes)} ({self.examples_per_batch} examples per batch{kept})"]
+        if self.basis is not None:
+            parts.append(f"basis {self.basis}")
+        return f"{in_units(self.peak_bytes)} at the peak: {', '.join(parts)}"
 
 
 def memory_plan(
-    operator: LossOperator[Any],
-    num_examples: int,
-    *,
-    num_vectors: int = 1,
-    num_lanczos_steps: int = 0,
-    data_bytes: int = 0,
-    budget_bytes: int | None = None,
+    operator: LossOperator[Any], num_examples: int, *, data_bytes: int = 0, budget_bytes: int | None = None
 ) -> MemoryPlan:
-    """Measure an operator's graph on two examples and choose the largest batch that fits.
+    """Take two Lanczos steps on a few examples, and choose the largest batch that fits from what they allocate.
 
     The choice is a function of shapes, of the device's kind and of the arguments, never of what is free at the moment,
     so that a run repeated on the same hardware gives the same bytes. It is a power of two, so that a few bytes more
@@ -81,35 +144,39 @@ def memory_plan(
     Args:
         operator: on any number of examples; two of the first batch are used.
         num_examples: in the whole pass.
-        num_vectors: of one product.
-        num_lanczos_steps: rows of the basis; 0: none is held.
         data_bytes: of the data set on the device.
-        budget_bytes: of all parts; None: see budget, which on the CPU is for the graphs alone: host memory holds what
-            it can hold, and only the graphs grow with the batch.
+        budget_bytes: of all parts, at most half of what weights and data leave for a product; None: see budget, which
+            on the CPU is for the product alone: host memory holds what it can hold.
 
     Raises:
         ValueError: what does not depend on the batch, and one example, are above the budget.
 
-    Cost: one first pass over two examples and one over four.
+    Cost: two products over two examples and two over four, at most four times (with and without graphs kept, in one
+        batch and in two).
     """
-    itemsize = torch.empty((), dtype=operator.dtype).element_size()
-    weights_bytes = operator.state_bytes()
-    vectors_bytes = 4 * num_vectors * operator.dim * itemsize
-    basis_bytes = num_lanczos_steps * operator.dim * itemsize
-    per_example = graph_bytes_per_example(operator)
     total = budget(operator.device) if budget_bytes is None else budget_bytes
-    is_for_graphs = budget_bytes is None and operator.device.type != "cuda"
-    free = total if is_for_graphs else total - weights_bytes - vectors_bytes - basis_bytes - data_bytes
-    fitting = int(free / (per_example * (1 + _SECOND_PASS_FRACTION)))
-    if fitting < 1:
-        raise ValueError(
-            f"A curvature run needs {(total - free + per_example) / 2**30:.2f} GiB with one example per batch, of "
-            f"{total / 2**30:.2f} GiB. Expected: fewer Lanczos steps or vectors, or a device with more memory."
-        )
-    chosen = min(MAX_EXAMPLES_PER_BATCH, 2 ** (fitting.bit_length() - 1), num_examples)
-    kept_bytes = per_example * (num_examples + _SECOND_PASS_FRACTION * chosen)
-    num_kept = num_examples if kept_bytes <= _KEPT_SHARE * free else 0
-    return MemoryPlan(weights_bytes, vectors_bytes, basis_bytes, data_bytes, per_example, chosen, num_kept)
+    is_for_product = budget_bytes is None and operator.device.type != "cuda"
+    fixed = 0 if is_for_product else operator.state_bytes() + data_bytes
+    share = _PRODUCT_SHARE * (total - fixed)
+    parts = (operator.dim, operator.dtype, operator.device, operator.state_bytes(), data_bytes)
+    bound = None if is_for_product else total
+    largest = min(MAX_EXAMPLES_PER_BATCH, num_examples)
+    trials = _Trials(operator)
+    vectors, graph = trials.step_bytes(largest, num_examples, keep_graphs=True)
+    if vectors + graph <= share:
+        return MemoryPlan(*parts, vectors, graph, largest, num_examples, bound)
+    size = MAX_EXAMPLES_PER_BATCH
+    while size:
+        chosen = min(size, num_examples)
+        vectors, graph = trials.step_bytes(chosen, num_examples, keep_graphs=False)
+        if vectors + graph <= (total if is_for_product else share):
+            return MemoryPlan(*parts, vectors, graph, chosen, 0, bound)
+        size //= 2
+    raise ValueError(
+        f"A curvature run needs {in_units(fixed + vectors + graph)} with one example per batch, and the basis; there "
+        f"are {in_units(total)}. Expected: a product within {in_units(int(max(0, share)))}; "
+        "take a device with more memory."
+    )
 
 
 def budget(device: torch.device) -> int:
@@ -119,25 +186,74 @@ def budget(device: torch.device) -> int:
     return int(DEVICE_FRACTION * torch.cuda.get_device_properties(device).total_memory)
 
 
-def graph_bytes_per_example(operator: LossOperator[Any]) -> int:
-    """Return what one more example adds to a batch's graph: all tensors saved for the second pass, each counted once.
-
-    Counted by storage and not asked of an allocator, so the CPU gives the same answer at any time and anywhere.
-    """
-    inputs, targets = operator.few_examples(_SMALL_BATCH)
-    once = _saved_bytes(operator, inputs, targets)
-    twice = _saved_bytes(operator, torch.cat([inputs, inputs]), torch.cat([targets, targets]))
-    return max(1, -(-(twice - once) // len(targets)))
+def basis_placement(operator: SymmetricOperator, num_rows: int) -> Placement:
+    """Choose where a basis of num_rows vectors of an operator lies: by its plan, where it has one."""
+    plan = _plan(operator)
+    if plan is None:
+        return choose_placement(operator.dim, num_rows, operator.dtype, operator.device)
+    return plan.placement(num_rows)
 
 
-def _saved_bytes(operator: LossOperator[Any], inputs: Tensor, targets: Tensor) -> int:
-    storages: dict[int, torch.UntypedStorage] = {}
+def basis_room_bytes(operator: SymmetricOperator) -> float:
+    """Return what the bases of an operator may take where its vectors lie."""
+    plan = _plan(operator)
+    return room_bytes(operator.device) if plan is None else plan.basis_room_bytes
 
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage  # held until all are counted, so that no address is used twice
-        return tensor
 
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        operator.first_pass(inputs, targets)
-    return sum(storage.nbytes() for storage in storages.values())
+def say_plan(operator: SymmetricOperator, placement: Placement, num_rows: int, num_runs: int = 1) -> None:
+    """Log what an operator's runs will take, where that is known and has not been said before."""
+    plan = _plan(operator)
+    if plan is None:
+        return
+    placed = plan.with_basis(placement, num_rows, num_runs)
+    if placed != plan:
+        setattr(operator, "plan", placed)  # noqa: B010  no word of the protocol
+        logger.info("curvature: %s", placed)
+
+
+def in_units(num_bytes: int) -> str:
+    """Return bytes for people to read: 1.2 GiB, 310 MiB, 4.2 MiB."""
+    unit, size = _UNITS[0] if num_bytes >= 2**30 else _UNITS[1]
+    value = num_bytes / size
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.1f} {unit}"
+
+
+def _plan(operator: SymmetricOperator) -> MemoryPlan | None:
+    plan: MemoryPlan | None = getattr(operator, "plan", None)
+    return plan
+
+
+class _Trials:
+    """Lanczos steps of an operator on a few examples: what a step of many takes at its peak."""
+
+    def __init__(self, operator: LossOperator[Any]) -> None:
+        self._operator = operator
+        self._few = operator.few_inputs(_SMALL_BATCH)
+        self._found: dict[tuple[int, bool], Growth] = {}
+
+    def step_bytes(self, examples_per_batch: int, num_examples: int, *, keep_graphs: bool) -> Peak:
+        """Return of a step at its peak what does not grow with the examples, and what does."""
+        num_batches = 1 if examples_per_batch >= num_examples else 2  # a third is as the second
+        growth = self._growth(num_batches, keep_graphs)
+        peak = growth.peak(examples_per_batch)
+        if not keep_graphs:
+            return peak
+        before = num_examples - num_batches * examples_per_batch
+        return Peak(peak.fixed, peak.growing + round(growth.left_per_example / num_batches * before))
+
+    def _growth(self, num_batches: int, keep_graphs: bool) -> Growth:
+        asked = (num_batches, keep_graphs)
+        if asked not in self._found:
+            self._found[asked] = Growth.measured(lambda size: self._live(size, *asked), len(self._few[1]))
+        return self._found[asked]
+
+    def _live(self, num_examples: int, num_batches: int, keep_graphs: bool) -> list[int]:
+        """Return the live bytes of two steps, those of the basis left out; the second holds all vectors there are."""
+        inputs, targets = (part.repeat(num_examples // len(part), *(1,) * (part.ndim - 1)) for part in self._few)
+        trial = self._operator.over([(inputs, targets)] * num_batches, keep_graphs=keep_graphs)
+        rows = torch.empty((min(2, trial.dim), trial.dim), dtype=trial.dtype, device=trial.device)
+
+        def steps() -> None:
+            LanczosRun(torch.ones_like(rows[0]), basis=rows).extend_to(trial.matvec, len(rows))
+
+        return live_bytes(steps, trial.device)

@@ -7,7 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from suite.curvature.lanczos import Progress, Tridiagonal, lanczos
+from suite.curvature.lanczos import Progress, Tridiagonal, check_num_lanczos_steps, lanczos
+from suite.curvature.memory import basis_placement, say_plan
 from suite.curvature.operators import SymmetricOperator
 from suite.curvature.pace import Advance, Pace
 from suite.curvature.probes import ProbeRequest, RunRequest, start_vector
@@ -70,8 +71,16 @@ def run_probe(operator: SymmetricOperator, request: RunRequest) -> ProbeResult:
     Cost: see lanczos.
     """
     begin_s = time.perf_counter()
-    tridiagonal = lanczos(operator.matvec, start_vector(request, operator), request.num_lanczos_steps)
+    tridiagonal = _placed_lanczos(operator, start_vector(request, operator), request.num_lanczos_steps)
     return ProbeResult(request.index, request.seed, tridiagonal, time.perf_counter() - begin_s, request=request)
+
+
+def _placed_lanczos(operator: SymmetricOperator, start: Tensor, num_lanczos_steps: int) -> Tridiagonal:
+    """Run Lanczos once, with its basis where the operator's memory plan has room for it."""
+    check_num_lanczos_steps(num_lanczos_steps, operator.dim)
+    placement = basis_placement(operator, num_lanczos_steps)
+    say_plan(operator, placement, num_lanczos_steps)
+    return lanczos(operator.matvec, start, num_lanczos_steps, placement=placement)
 
 
 def inline_map(source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
@@ -168,7 +177,7 @@ def start_measure(operator: SymmetricOperator, start: Tensor, num_lanczos_steps:
     Raises:
         ValueError: start or num_lanczos_steps are refused by lanczos, or a product was not finite.
     """
-    tridiagonal = lanczos(operator.matvec, start, num_lanczos_steps)
+    tridiagonal = _placed_lanczos(operator, start, num_lanczos_steps)
     refuse_nonfinite(tridiagonal, "the run from the given vector")
     return SpectralMeasure((gauss_quadrature(tridiagonal.diagonal, tridiagonal.off_diagonal),), sampled=False)
 
