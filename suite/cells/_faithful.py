@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from suite.cells._context import silent
 from suite.cells._network import Network
-from suite.curvature.operators import HessianOperator
+from suite.curvature.operators import SymmetricOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.rows import SampledRows, sample_row_norms
 from suite.curvature.slq import ProbeResult, run_probe, spectral_measure
@@ -41,7 +41,7 @@ class PublishedRecipe:
 
 def published_recipe(
     network: Network,
-    operator: HessianOperator,
+    operator: SymmetricOperator,
     loss_tolerance_nats: float,
     seed: int,
     num_lanczos_steps: int = NUM_LANCZOS_STEPS,
@@ -68,7 +68,7 @@ def published_recipe(
     return PublishedRecipe(limits, result, rows, num_flat_rows)
 
 
-def _rows(network: Network, operator: HessianOperator, seed: int) -> SampledRows | None:
+def _rows(network: Network, operator: SymmetricOperator, seed: int) -> SampledRows | None:
     if not any(weight.ndim > 2 for weight in prunable_weights(network.model).values()):
         return None
     weights = network.weights()
