@@ -232,8 +232,17 @@ def test_data_of_another_shape(mine: Path, refused: Refused) -> None:
 
 
 OPTIONS = [
-    ("dtype", "float46", "--dtype 'float46' is unknown. Did you mean 'float64'? Expected: float32 or float64."),
-    ("dtype", "bfloat16", "--dtype 'bfloat16' is unknown."),
+    (
+        "precision",
+        "float46",
+        "--precision 'float46' is unknown. Did you mean 'float64'? Expected: one of float32, float64, tf32, bfloat16.",
+    ),
+    pytest.param(
+        "precision",
+        "tf32",
+        "--precision 'tf32' needs a CUDA device, and this is cpu. Expected: float32, float64 or bfloat16.",
+        marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+    ),
     ("curvature", "negative", "--curvature 'negative' is unknown. Expected: abs or positive."),
     ("loss_tolerance", -0.1, "--loss-tolerance -0.1 is no tolerance. Expected: a positive number of nats."),
     ("loss_tolerance", 0, "--loss-tolerance 0.0 is no tolerance."),

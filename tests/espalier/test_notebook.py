@@ -53,7 +53,7 @@ def bunch() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def found(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> espalier.Measured:
-    return espalier.limit(*bunch, tolerance=0.02, dtype="float64")
+    return espalier.limit(*bunch, tolerance=0.02, precision="float64")
 
 
 def test_the_model_is_left_as_it_was(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
@@ -98,7 +98,7 @@ def test_a_spectrum_has_a_plot_and_no_table(bunch: tuple[nn.Module, torch.Tensor
     assert "table" not in tags.seen
     assert "svg" in tags.seen
     assert len(shown["probes"]) == 2
-    assert "probes:" not in repr(shown)
+    assert "\nprobes:" not in repr(shown)
     assert f"eigenvalue_max: {shown['eigenvalue_max']}" in repr(shown)
 
 
@@ -135,7 +135,8 @@ def test_what_does_not_fit_is_told_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("options", "line"), [({"dtype": "half"}, "dtype='half' is unknown."), ({"tolerance": 2.0}, "tolerance=2.0")]
+    ("options", "line"),
+    [({"precision": "half"}, "precision 'half' is unknown."), ({"tolerance": 2.0}, "tolerance=2.0")],
 )
 def test_an_option_that_cannot_be(options: dict[str, object], line: str) -> None:
     with torch.random.fork_rng(devices=[]), pytest.raises(UserError) as caught:

@@ -117,6 +117,9 @@ def test_limits_agree_with_the_whole_hessian(name: str, own: Path, espalier: Esp
         "num_examples",
         "seed",
         "restarts",
+        "reissued",
+        "precision",
+        "rounding_bias",
         "command",
     }
     parts = {"sparsity_limit", "lower", "upper", "probe_standard_error", "at_half_tolerance", "at_double_tolerance"}
@@ -126,7 +129,8 @@ def test_limits_agree_with_the_whole_hessian(name: str, own: Path, espalier: Esp
     assert 0 < values["loss_tolerance_nats"] < 1
     for limit, exact in exact_limits(name, values["loss_tolerance_nats"]).items():
         assert values[limit]["sparsity_limit"] == pytest.approx(exact, abs=0.02), limit
-        assert f"{limit}: sparsity_limit {values[limit]['sparsity_limit']:.4f}" in answer.out
+        (row,) = [line.split() for line in answer.out.splitlines() if line.startswith(f"{limit} ")]
+        assert row[1] == f"{values[limit]['sparsity_limit']:.4f}"
 
 
 def test_a_spectrum_is_told_and_written(own: Path, espalier: Espalier) -> None:
@@ -186,7 +190,7 @@ def test_a_tolerance_is_met_against_the_whole_hessian(loss_tolerance: float, own
     last = values["checks"][-1]
     assert last["num_matvecs"] == values["num_matvecs"]
     assert "checks" not in answer.out
-    assert "  budget: probe_standard_error " in answer.out
+    assert "error from " in answer.out
 
 
 def test_a_checkpoint_is_gone_on_with_and_changes_nothing(own: Path, espalier: Espalier) -> None:
