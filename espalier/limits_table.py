@@ -25,7 +25,7 @@ _PARTS = {
     "epsilon_sensitivity": "(half to double)",
 }
 _LEGEND = (
-    "sparsity: the fraction of the prunable weights that can go; lower, upper: feasible",
+    "sparsity: fraction of the prunable weights that can go; lower, upper: feasible",
     "below, infeasible above; half, double: at half and double the loss tolerance.",
 )
 

@@ -277,3 +277,17 @@ def test_a_tolerance_and_a_fixed_effort_exclude_each_other(fixed: str, mine: Pat
     line = refused("limit", *options(**{fixed: 3}), "--tolerance", 0.01)
     assert f"--tolerance 0.01 chooses what --{fixed} fixes." in line
     assert f"Expected: no --{fixed}." in refused("limit", *options(**{fixed: 3}), "--checkpoint", "saved")
+
+
+@pytest.mark.parametrize("fixed", ["probes", "steps", "examples"])
+def test_a_spectrum_has_the_same_rules_of_exclusion(fixed: str, mine: Path, refused: Refused) -> None:
+    line = refused("spectrum", *options(**{fixed: 3}), "--tolerance", 0.01)
+    assert f"--tolerance 0.01 chooses what --{fixed} fixes." in line
+
+
+@pytest.mark.parametrize(("option", "value"), [("checkpoint", "saved"), ("loss_tolerance", 0.1)])
+def test_what_a_spectrum_of_fixed_effort_has_no_use_for(
+    option: str, value: object, mine: Path, refused: Refused
+) -> None:
+    line = refused("spectrum", *options(**{option: value}))
+    assert line.endswith(f"{value} goes with a tolerance. Expected: --tolerance beside it, or neither.")

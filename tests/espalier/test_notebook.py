@@ -147,3 +147,22 @@ def test_an_option_that_cannot_be(options: dict[str, object], line: str) -> None
 def test_import_is_light() -> None:
     program = "import sys, espalier; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_notebook_shows_the_published_recipe_and_the_masks_as_well(
+    bunch: tuple[nn.Module, torch.Tensor, torch.Tensor],
+) -> None:
+    shown = espalier.limit(*bunch, tolerance=0.05, faithful=True, masked=True, precision="bfloat16")
+    assert json.loads(json.dumps(shown.values, allow_nan=False)) == shown.values
+    text = shown._repr_html_()
+    assert "Gaussian width, published numerics" in text
+    assert "Quadratic model, actual mask" in text
+    assert "rounding error of a product" in text
+    assert "solves" not in repr(shown)
+
+
+def test_a_spectrum_to_a_tolerance_with_rows(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
+    shown = espalier.spectrum(*bunch, tolerance=0.05, rows=True)
+    assert shown["statistical_dimension"]["budget"]["total"] <= 0.05
+    assert len(shown["rows"]["l1_norm"]) == 72
+    assert "<table>" in shown._repr_html_()
