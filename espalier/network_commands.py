@@ -5,59 +5,108 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from espalier.notebook import DEFAULT_TOLERANCE
-from espalier.terminal import check_writable, one_of, progress_bar, show, write_json
+from espalier.notebook import DEFAULT_TOLERANCE, NO_FINITE_RUN
+from espalier.terminal import SOME_FAILED, check_writable, complain, one_of, progress_bar, show, write_json
 
 if TYPE_CHECKING:
     from suite.cells._network import UserNetwork
+    from suite.measure import Beside
 
 app = typer.Typer()
 
 Model = Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="A function that returns a torch.nn.Module.")]
 Weights = Annotated[Path, typer.Option(help="A state dict: torch.save(model.state_dict(), FILE).")]
 Data = Annotated[Path, typer.Option(help="HDF5 with train/inputs and train/targets.")]
-Probes = Annotated[int, typer.Option(min=1, help="Random probes of the spectrum.")]
-Steps = Annotated[int, typer.Option(min=1, help="Lanczos steps per probe.")]
+LossTolerance = Annotated[
+    float | None, typer.Option(help="Nats the mean loss may rise; by default the spread of batch losses.")
+]
+Probes = Annotated[int | None, typer.Option(min=1, help="Fixed effort: random probes (4).")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Fixed effort: Lanczos steps per probe (64).")]
+Examples = Annotated[int | None, typer.Option(min=1, help="Fixed effort: random examples (all).")]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(help="With a tolerance: a folder; the same command goes on from what it saved there."),
+]
 Actors = Annotated[int, typer.Option(min=1, help="Probes at a time; more than one runs them as Ray actors.")]
 Group = Annotated[
     int, typer.Option(min=1, help="Workers that compute each product together, each over its share of the data.")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads per worker; by default all, shared out.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the probes.")]
-Dtype = Annotated[str, typer.Option(help="float32 or float64.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the probes, and of which examples are taken.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Of the products: float32, float64, tf32 (CUDA) or bfloat16. What it changes in one is measured against "
+        "float64 and told."
+    ),
+]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 
 
 @app.command(
-    epilog="Example: espalier spectrum --model mynet:build --weights net.pt --data mine.h5 --json spectrum.json"
+    epilog="Example: espalier spectrum --model mynet:build --weights net.pt --data mine.h5 --tolerance 0.01 --rows "
+    "--json spectrum.json"
 )
 def spectrum(
     model: Model,
     weights: Weights,
     data: Data,
-    probes: Probes = 4,
-    steps: Steps = 64,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Error allowed in the sparsity limits that the spectrum gives; steps, probes and examples are chosen "
+            "to reach it. By default the effort is fixed."
+        ),
+    ] = None,
+    loss_tolerance: LossTolerance = None,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Also the L1 norms of the Hessian's rows, one per magnitude percentile.")
+    ] = False,
+    probes: Probes = None,
+    steps: Steps = None,
+    examples: Examples = None,
+    checkpoint: Checkpoint = None,
     workers: Actors = 1,
     group_size: Group = 1,
     threads: Threads = None,
     seed: Seed = 0,
-    dtype: Dtype = "float32",
+    precision: Precision = "float32",
     json_file: Json = None,
 ) -> None:
     """Measure the Hessian spectrum of your own network by stochastic Lanczos quadrature."""
-    from launchers.probes import probe_map
-    from suite.measure import Effort, measure_spectrum, spectrum_as_json
+    from launchers.probes import Keeping, probe_map
+    from suite.errors import UserError
+    from suite.measure import Effort, measure_spectrum
 
-    source, effort = _source(model, weights, data, dtype), Effort(probes, steps, seed)
+    _check_effort(tolerance, {"--probes": probes, "--steps": steps, "--examples": examples}, checkpoint)
+    for option, value in {"--checkpoint": checkpoint, "--loss-tolerance": loss_tolerance}.items():
+        if value is not None and tolerance is None:
+            raise UserError(f"{option} {value} goes with a tolerance. Expected: --tolerance beside it, or neither.")
+    _check_positive("--loss-tolerance", loss_tolerance, "a positive number of nats")
+    source, effort = _source(model, weights, data, precision), Effort(probes or 4, steps or 64, seed)
     check_writable(json_file)
-    with probe_map(workers, threads, group_size) as probes_on, progress_bar() as progress:
-        _, results, measure = measure_spectrum(source, effort, probes_on, progress)
-    values = spectrum_as_json(results, measure)
-    show({name: value for name, value in values.items() if name != "probes"})
-    write_json(json_file, values)
+    keeping = Keeping(runs=tolerance is not None, folder=checkpoint and checkpoint.absolute())
+    with probe_map(workers, threads, group_size, keeping=keeping) as probes_on, progress_bar() as progress:
+        found = measure_spectrum(
+            source.with_examples(examples, seed),
+            effort,
+            rows=rows,
+            tolerance=tolerance,
+            loss_tolerance_nats=loss_tolerance,
+            probe_map=probes_on,
+            progress=progress,
+        )
+    show(found.values)
+    write_json(json_file, found.values)
+    if found.values["status"] == "nonfinite":
+        complain(NO_FINITE_RUN if found.measure is None else "A product of some probes was not finite; see status.")
+        raise typer.Exit(SOME_FAILED)
 
 
-@app.command(epilog="Example: espalier limit --model mynet:build --weights net.pt --data mine.h5 --tolerance 0.005")
+@app.command(
+    epilog="Example: espalier limit --model mynet:build --weights net.pt --data mine.h5 --tolerance 0.005 --faithful "
+    "--masked --json limit.json"
+)
 def limit(
     model: Model,
     weights: Weights,
@@ -69,21 +118,27 @@ def limit(
             "unless --probes, --steps or --examples fix the effort."
         ),
     ] = None,
-    loss_tolerance: Annotated[
-        float | None, typer.Option(help="Nats the mean loss may rise; by default the spread of batch losses.")
-    ] = None,
+    loss_tolerance: LossTolerance = None,
     curvature: Annotated[str, typer.Option(help="What negative eigenvalues count as: abs or positive.")] = "abs",
-    probes: Annotated[int | None, typer.Option(min=1, help="Fixed effort: random probes (4).")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Fixed effort: Lanczos steps per probe (64).")] = None,
-    examples: Annotated[int | None, typer.Option(min=1, help="Fixed effort: random examples (all).")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="A folder; the same command goes on from what it saved there.")
-    ] = None,
+    faithful: Annotated[
+        bool,
+        typer.Option("--faithful", help="Also the published recipe: one probe, 128 steps, grid density, whole radii."),
+    ] = False,
+    masked: Annotated[
+        bool,
+        typer.Option(
+            "--masked", help="Also the quadratic limit of the actual magnitude masks, by conjugate gradients."
+        ),
+    ] = False,
+    probes: Probes = None,
+    steps: Steps = None,
+    examples: Examples = None,
+    checkpoint: Checkpoint = None,
     workers: Actors = 1,
     group_size: Group = 1,
     threads: Threads = None,
     seed: Seed = 0,
-    dtype: Dtype = "float32",
+    precision: Precision = "float32",
     json_file: Json = None,
 ) -> None:
     """Predict how sparse your own network can get, to a stated tolerance."""
@@ -91,10 +146,12 @@ def limit(
     from suite.measure import Effort, measure_limits
 
     fixed = {"--probes": probes, "--steps": steps, "--examples": examples}
-    allowed = _tolerance(tolerance, fixed, checkpoint)
+    is_fixed = _check_effort(tolerance, fixed, checkpoint)
+    allowed = None if is_fixed else tolerance or DEFAULT_TOLERANCE
     _check_positive("--loss-tolerance", loss_tolerance, "a positive number of nats")
     checked: Any = one_of("--curvature", curvature, ("abs", "positive"))
-    source, effort = _source(model, weights, data, dtype), Effort(probes or 4, steps or 64, seed)
+    beside: dict[Beside, bool] = {"faithful": faithful, "masked": masked}
+    source, effort = _source(model, weights, data, precision), Effort(probes or 4, steps or 64, seed)
     check_writable(json_file)
     keeping = Keeping(runs=allowed is not None, folder=checkpoint and checkpoint.absolute())
     with probe_map(workers, threads, group_size, keeping=keeping) as probes_on, progress_bar() as progress:
@@ -104,15 +161,16 @@ def limit(
             loss_tolerance_nats=loss_tolerance,
             curvature=checked,
             tolerance=allowed,
+            beside=[name for name, is_chosen in beside.items() if is_chosen],
             probe_map=probes_on,
             progress=progress,
         )
-    show({name: value for name, value in limits.values.items() if name != "checks"})
+    show(limits.values)
     write_json(json_file, limits.values)
 
 
-def _tolerance(tolerance: float | None, fixed: dict[str, int | None], checkpoint: Path | None) -> float | None:
-    """Return the tolerance to reach, or None for a fixed effort."""
+def _check_effort(tolerance: float | None, fixed: dict[str, int | None], checkpoint: Path | None) -> bool:
+    """Refuse options that exclude each other; return whether the effort is fixed."""
     from suite.errors import UserError
 
     given = [option for option, value in fixed.items() if value is not None]
@@ -126,7 +184,7 @@ def _tolerance(tolerance: float | None, fixed: dict[str, int | None], checkpoint
         raise UserError(f"--checkpoint goes with a tolerance. Expected: no {given[0]}.")
     if tolerance is not None and not 0.0 < tolerance < 1.0:
         raise UserError(f"--tolerance {tolerance} is no error in sparsity. Expected: a number between 0 and 1.")
-    return None if given else tolerance or DEFAULT_TOLERANCE
+    return bool(given)
 
 
 def _check_positive(option: str, value: float | None, expected: str) -> None:
@@ -136,8 +194,11 @@ def _check_positive(option: str, value: float | None, expected: str) -> None:
         raise UserError(f"{option} {value} is no tolerance. Expected: {expected}.")
 
 
-def _source(model: str, weights: Path, data: Path, dtype: str) -> "UserNetwork":
-    from suite.cells._network import DTYPES, UserNetwork
+def _source(model: str, weights: Path, data: Path, precision: str) -> "UserNetwork":
+    from suite.cells._network import UserNetwork
     from suite.environment import best_device
+    from suite.measure import arithmetic
 
-    return UserNetwork(model, weights, data, best_device(), one_of("--dtype", dtype, DTYPES))
+    device = best_device()
+    dtype, operands = arithmetic(precision, device, "--precision")
+    return UserNetwork(model, weights, data, device, dtype, operands=operands)

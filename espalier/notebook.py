@@ -11,23 +11,21 @@ import html
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from espalier.limits_table import COLUMNS, NAMES, limits_in, row_of
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from suite.curvature.quadrature import SpectralMeasure
+    from suite.measure import Beside
 
 DEFAULT_TOLERANCE = 0.005  # in sparsity
+Precision = Literal["float32", "float64", "tf32", "bfloat16"]
 
+NO_FINITE_RUN = (
+    "No product was finite. Likely: (a) the loss overflows in this precision, (b) the weights diverged in training."
+)
 _PLOT_UNAVAILABLE = "<p>The plot needs the reports extra: pip install -e '.[reports]'.</p>"
-_COLUMNS = {
-    "sparsity_limit": "Sparsity limit",
-    "error": "Error",
-    "lower": "Feasible below",
-    "upper": "Infeasible above",
-    "at_half_tolerance": "At half the loss tolerance",
-    "at_double_tolerance": "At double",
-}
-_NAMES = {"gaussian_width": "Gaussian width (published)", "statistical_dimension": "Statistical dimension"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +51,10 @@ class Measured:
     def _repr_html_(self) -> str:
         """Return a table of the values over a plot of the spectrum, as one piece of HTML that refers to nothing."""
         facts = {name: value for name, value in _short(self.values).items() if not isinstance(value, dict)}
-        told = "; ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in facts.items())
+        facts["rounding_error_of_a_product"] = (self.values.get("rounding_bias") or {}).get("relative_error")
+        told = "; ".join(
+            f"{name.replace('_', ' ')} {_number(value)}" for name, value in facts.items() if value is not None
+        )
         style = "font-family:system-ui,sans-serif;font-size:13px;max-width:48em"
         return f'<div style="{style}">{_limits_table(self.values)}<p>{html.escape(told)}.</p>{_plot(self)}</div>'
 
@@ -66,8 +67,10 @@ def limit(
     tolerance: float = DEFAULT_TOLERANCE,
     loss_tolerance_nats: float | None = None,
     curvature: Literal["abs", "positive"] = "abs",
+    faithful: bool = False,
+    masked: bool = False,
     seed: int = 0,
-    dtype: Literal["float32", "float64"] = "float32",
+    precision: Precision = "float32",
 ) -> Measured:
     """Predict how sparse a trained network can get, to a stated tolerance.
 
@@ -79,8 +82,10 @@ def limit(
         tolerance: error allowed in sparsity; steps, probes and examples are chosen to reach it.
         loss_tolerance_nats: how much the mean loss may rise; None: the standard deviation of mini-batch losses.
         curvature: what negative eigenvalues count as.
+        faithful: also follow the published recipe with its own numerics (see suite.limits.faithful).
+        masked: also search the quadratic limit of the actual magnitude masks (see suite.limits.masked_quadratic).
         seed: of the probes and of the subsets of examples.
-        dtype: of the arithmetic.
+        precision: of the products; "tf32" needs a CUDA device. What it changes is in `rounding_bias`.
 
     Raises:
         ValueError: the network does not take the inputs, has nothing to prune, or no fixed Hessian; one line with the
@@ -90,9 +95,14 @@ def limit(
     """
     from suite.measure import Effort, measure_limits
 
-    source = _source(model, inputs, targets, dtype)
+    chosen: dict[Beside, bool] = {"faithful": faithful, "masked": masked}
     found = measure_limits(
-        source, Effort(seed=seed), loss_tolerance_nats=loss_tolerance_nats, curvature=curvature, tolerance=tolerance
+        _source(model, inputs, targets, precision),
+        Effort(seed=seed),
+        loss_tolerance_nats=loss_tolerance_nats,
+        curvature=curvature,
+        tolerance=tolerance,
+        beside=[name for name, is_chosen in chosen.items() if is_chosen],
     )
     return Measured(found.values, found.measure)
 
@@ -104,8 +114,10 @@ def spectrum(
     *,
     probes: int = 4,
     steps: int = 64,
+    tolerance: float | None = None,
+    rows: bool = False,
     seed: int = 0,
-    dtype: Literal["float32", "float64"] = "float32",
+    precision: Precision = "float32",
 ) -> Measured:
     """Measure the Hessian spectrum of a network by stochastic Lanczos quadrature.
 
@@ -113,59 +125,65 @@ def spectrum(
         model: see limit.
         inputs: see limit.
         targets: see limit.
-        probes: random probes, at least 1.
-        steps: Lanczos steps per probe, at least 1.
+        probes: random probes, at least 1; without a tolerance.
+        steps: Lanczos steps per probe, at least 1; without a tolerance.
+        tolerance: error allowed in the sparsity limits that the spectrum gives; steps, probes and examples are chosen
+            to reach it. None: a fixed effort.
+        rows: also compute L1 norms of the Hessian's rows, one per magnitude percentile.
         seed: of the probes.
-        dtype: of the arithmetic.
+        precision: see limit.
 
     Raises:
-        ValueError: see limit.
+        ValueError: see limit; also where no run has a finite product.
 
-    Cost: probes * steps Hessian-vector products over all examples.
+    Cost: probes * steps Hessian-vector products over all examples; rows: 100 more.
     """
-    from suite.cells._context import silent
-    from suite.curvature.slq import inline_map
-    from suite.measure import Effort, measure_spectrum, spectrum_as_json
+    from suite.errors import UserError
+    from suite.measure import Effort, measure_spectrum
 
     effort = Effort(num_probes=probes, num_lanczos_steps=steps, seed=seed)
-    _, results, measure = measure_spectrum(_source(model, inputs, targets, dtype), effort, inline_map, silent)
-    return Measured(spectrum_as_json(results, measure), measure)
+    source = _source(model, inputs, targets, precision)
+    found = measure_spectrum(source, effort, rows=rows, tolerance=tolerance)
+    if found.measure is None:
+        raise UserError(NO_FINITE_RUN)
+    return Measured(found.values, found.measure)
 
 
-def _source(model: "nn.Module", inputs: "Tensor", targets: "Tensor", dtype: str) -> Any:
-    from suite.cells._network import DTYPES, MemoryNetwork
-    from suite.errors import UserError
+def _source(model: "nn.Module", inputs: "Tensor", targets: "Tensor", precision: str) -> Any:
+    from suite.cells._network import MemoryNetwork
+    from suite.measure import arithmetic
 
-    if dtype not in DTYPES:
-        raise UserError(f"dtype={dtype!r} is unknown. Expected: {' or '.join(DTYPES)}.")
-    return MemoryNetwork.of(model, inputs, targets, dtype)
+    device = next((parameter.device.type for parameter in model.parameters()), "cpu")
+    return MemoryNetwork.of(model, inputs, targets, *arithmetic(precision, device))
 
 
 def _short(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in ("probes", "checks")}
+    """Return the values without lists, also within what is a dictionary itself."""
+    return {
+        name: _short(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if not isinstance(value, list)
+    }
 
 
 def _limits_table(values: dict[str, Any]) -> str:
     """Return one row per predictor, in percent of the weights removed; nothing for a spectrum alone."""
-    limits = {name: part for name, part in values.items() if isinstance(part, dict)}
+    limits = limits_in(values)
     if not limits:
         return ""
-    heads = "".join(f"<th>{html.escape(title)}</th>" for title in ("", *_COLUMNS.values()))
+    heads = "".join(f"<th>{html.escape(title)}</th>" for title in ("", *COLUMNS.values()))
     rows = "".join(
-        f"<tr><th style='text-align:left'>{html.escape(_NAMES.get(name, name))}</th>{_cells(part)}</tr>"
+        f"<tr><th style='text-align:left'>{html.escape(NAMES.get(name, name))}</th>{_cells(part)}</tr>"
         for name, part in limits.items()
     )
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def _cells(part: dict[str, Any]) -> str:
-    error = part.get("budget", {}).get("total", part.get("probe_standard_error"))
-    upper = part["upper"] if part["upper"] < 1.0 else None  # a predictor that bounds one side only
-    shown = {**part, "error": error, "upper": upper}
-    texts = ["–" if shown.get(name) is None else f"{100 * shown[name]:.2f}%" for name in _COLUMNS]
+    texts = {name: "–" if value is None else f"{100 * value:.2f}%" for name, value in row_of(part).items()}
     return "".join(
         f"<td style='white-space:nowrap'>{'± ' * (name == 'error' and text != '–')}{text}</td>"
-        for name, text in zip(_COLUMNS, texts, strict=True)
+        for name, text in texts.items()
     )
 
 

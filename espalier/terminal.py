@@ -1,6 +1,7 @@
 """What all commands share: exit codes, lines for people, progress, and results as JSON."""
 
 import json
+import logging
 import os
 import shlex
 import signal
@@ -12,6 +13,8 @@ from typing import Any
 
 import typer
 from rich.console import Console
+
+from espalier.limits_table import COLUMNS, limits_in, table_lines
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _REPEAT_S = 0.5  # of a lost interrupt
@@ -60,32 +63,80 @@ def resumable() -> Iterator[None]:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[float, str], None]]:
-    """Yield what takes a fraction and a text; shown on a terminal alone."""
-    from rich.progress import Progress
+    """Yield what takes a fraction and a text; shown on a terminal alone. What the engine says is told as it comes."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.table import Column
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    text = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, overflow="fold"))
+    columns = (BarColumn(bar_width=16), TaskProgressColumn(), text)
+    with (
+        Progress(*columns, console=console, transient=True, expand=True, disable=not console.is_terminal) as bar,
+        told_by_the_engine(),
+    ):
         task = bar.add_task("reading", total=1.0)
         yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
 
 
+@contextmanager
+def told_by_the_engine() -> Iterator[None]:
+    """Show what the suite has to say, one line each and none twice: plans of memory, and all warnings."""
+    handler = _Telling()
+    loggers = {name: logging.getLogger(name) for name in ("suite", "launchers")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    loggers["suite"].setLevel(logging.INFO)
+    for logger in loggers.values():
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for name, logger in loggers.items():
+            logger.removeHandler(handler)
+            logger.setLevel(levels[name])
+
+
+class _Telling(logging.Handler):
+    """Complains what it is given, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a warning, or what says where memory goes."""
+        text = record.getMessage()
+        is_plan = record.name.startswith(("suite.curvature", "suite.cells"))
+        if (is_plan or record.levelno >= logging.WARNING) and text not in self._told:
+            self._told.add(text)
+            complain(f"warning: {text}" if record.levelno >= logging.WARNING else text)
+
+
 def show(values: dict[str, Any]) -> None:
-    """Print a result, one line each."""
+    """Print a result: its limits as a table, then one line each for what else is known; lists are left to the JSON."""
+    lines = table_lines(values)
+    if lines:
+        print("\n".join(lines), end="\n\n")
+    limits = limits_in(values)
     for name, value in values.items():
         if isinstance(value, dict):
-            inner = {part: each for part, each in value.items() if isinstance(each, dict)}
-            print(f"{name}: {_parts({part: each for part, each in value.items() if part not in inner})}")
-            for part, each in inner.items():
-                print(f"  {part}: {_parts(each)}")
-        else:
-            print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
+            hidden = (*COLUMNS, "probe_standard_error", "budget") if name in limits else ()
+            parts = _parts({part: each for part, each in value.items() if part not in hidden})
+            if parts:
+                print(f"{name}: {parts}")
+        elif value is not None and not isinstance(value, list):
+            print(f"{name}: {_number(value)}")
 
 
 def _parts(values: dict[str, Any]) -> str:
-    known = {part: value for part, value in values.items() if value is not None}
+    known = {part: each for part, each in values.items() if each is not None and not isinstance(each, list)}
     return ", ".join(
-        f"{part} {value:.4f}" if isinstance(value, float) else f"{part} {value}" for part, value in known.items()
+        f"{part} ({_parts(each)})" if isinstance(each, dict) else f"{part} {_number(each)}"
+        for part, each in known.items()
     )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def check_writable(path: Path | None) -> None:

@@ -7,7 +7,7 @@ the answer, and only time was lost.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from statistics import median
 from typing import Any
@@ -16,14 +16,13 @@ from launchers._team import Patience, Shape, Team, hire
 from launchers._workers import Keeping
 from suite.curvature.probes import RunRequest
 from suite.curvature.sharded import PeerLost
-from suite.curvature.slq import OperatorSource, ProbeResult
+from suite.curvature.slq import OperatorSource, ProbeResult, Watch
 from suite.errors import UserError
 
 log = logging.getLogger(__name__)
 MAX_RESTARTS = 3  # per probe, and for teams lost before they are up; whoever kills four in a row is at fault itself
 TICK_S = 0.5  # between two looks at silent teams; one question to each costs well below a millisecond
 NO_PLACE_S = 10.0  # a node may still be joining; after that, what fits on no node never will
-Watch = Callable[[int], None]
 
 
 def identity(request: RunRequest) -> Hashable:

@@ -12,14 +12,14 @@ from functools import partial
 
 import torch
 
-from launchers._crew import MAX_RESTARTS, Crew, Watch
+from launchers._crew import MAX_RESTARTS, Crew
 from launchers._ray_session import ray_session
 from launchers._team import Patience, Shape
 from launchers._workers import Keeping
 from suite.curvature.growing_runs import growing_inline_map
 from suite.curvature.probes import RunRequest
 from suite.curvature.sharded import ShardableSource
-from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, inline_map
+from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, Watch, inline_map, unwatched
 from suite.errors import UserError
 
 __all__ = ["MAX_RESTARTS", "Keeping", "Patience", "RayProbeMap", "StandingMap", "connected_probe_map", "probe_map"]
@@ -65,7 +65,7 @@ class RayProbeMap:
         Raises:
             UserError: see StandingMap.
         """
-        return self._run(_unwatched, source, requests)
+        return self._run(unwatched, source, requests)
 
     def watched(self, watch: Watch) -> ProbeMap:
         """Return the same map, which tells the products of unfinished probes about twice a second."""
@@ -106,7 +106,7 @@ class StandingMap:
                 building of the operator, lost MAX_RESTARTS + 1 actors.
             RuntimeError: another call has not come to its end.
         """
-        return self._run(_unwatched, source, requests)
+        return self._run(unwatched, source, requests)
 
     def watched(self, watch: Watch) -> ProbeMap:
         """Return the same map, which tells the products of unfinished probes about twice a second."""
@@ -206,7 +206,3 @@ def connected_probe_map(
     settings = RayProbeMap(number, threads, 1 if gpus else 0, group_size, patience or Patience())
     with settings.standing() as standing:
         yield standing
-
-
-def _unwatched(num_products: int) -> None:
-    del num_products

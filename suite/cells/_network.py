@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from data._dataset import read_dataset
 from suite.cells._datasets import splits_on, verified_dataset
 from suite.curvature.allocation import hand_back_freed_memory
-from suite.curvature.arithmetic import Execution
+from suite.curvature.arithmetic import Execution, Operands
 from suite.curvature.memory import HAND_BACK_ABOVE_BYTES, memory_plan
 from suite.curvature.operators import HessianOperator, flatten_weights
 from suite.errors import UserError
@@ -50,9 +50,12 @@ class Network:
             [weight.detach().cpu().double() for weight in prunable_weights(self.model).values()]
         ).numpy()
 
-    def hessian(self, dtype: str, split: str = "train", shard: tuple[int, int] = (0, 1)) -> HessianOperator:
+    def hessian(
+        self, dtype: str, split: str = "train", shard: tuple[int, int] = (0, 1), operands: Operands = "full"
+    ) -> HessianOperator:
         """Return the Hessian of the mean loss over a whole split, un-augmented, with batches fixed by memory_plan.
 
+        operands: what products round, see Execution.
         shard: (rank, size): of `size` parts of the examples, which differ by one at most, only that of rank. The mean
         is over the whole split all the same, so the products of all parts add up.
 
@@ -69,13 +72,15 @@ class Network:
             inputs, targets = inputs.clone(), targets.clone()  # a view would keep all the data in the device's memory
         names = list(prunable_weights(self.model))
         few = [(inputs[:2], targets[:2])]
-        trial = HessianOperator(self.model, names, few, DTYPES[dtype], normalisation=normalisation)
+        trial = HessianOperator(
+            self.model, names, few, DTYPES[dtype], normalisation=normalisation, execution=Execution(operands)
+        )
         plan = memory_plan(trial, len(targets), data_bytes=inputs.nbytes)
         logger.info("curvature: %s", plan)
         size = min(EXAMPLES_PER_BATCH, plan.examples_per_batch)
         if inputs.device.type == "cpu" and plan.product_bytes > HAND_BACK_ABOVE_BYTES:
             hand_back_freed_memory()  # so that the process takes what its tensors do
-        execution = Execution(keep_graphs=plan.num_kept_examples > 0)  # same bits, less time
+        execution = Execution(operands, keep_graphs=plan.num_kept_examples > 0)  # kept: same bits, less time
         batches = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
         operator = HessianOperator(
             self.model,
@@ -118,6 +123,11 @@ class NetworkSource(Protocol):
     @property
     def dtype(self) -> str:
         """Type of the arithmetic, a key of DTYPES."""
+        ...
+
+    @property
+    def operands(self) -> Operands:
+        """What products round, see Execution."""
         ...
 
     @property
@@ -175,7 +185,7 @@ class StoredNetwork:
         return network.hessian(self.dtype, shard=(rank, size))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class UserNetwork:
     """A network that a user brings: a function that builds it, a state dict, and an HDF5 file of data."""
 
@@ -186,6 +196,13 @@ class UserNetwork:
     dtype: str = "float32"
     num_examples: int | None = None  # of the training split, for the Hessian alone; None: all
     subset_seed: int = 0
+    operands: Operands = "full"  # what products round, see Execution
+
+    def __repr__(self) -> str:
+        """Return what tells sources apart, with whole paths: saved runs are found again from any folder."""
+        paths = f"{str(self.weights.resolve())!r}, {str(self.data.resolve())!r}"
+        arithmetic = f"{self.device!r}, {self.dtype!r}, {self.operands!r}"
+        return f"UserNetwork({self.reference!r}, {paths}, {arithmetic}, {self.num_examples}, {self.subset_seed})"
 
     def load(self) -> Network:
         """Build the model, load its weights without unpickling objects, read the data, and try one example.
@@ -207,12 +224,16 @@ class UserNetwork:
 
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
-        return self.load().with_train_examples(self.num_examples, self.subset_seed).hessian(self.dtype)
+        return (
+            self.load()
+            .with_train_examples(self.num_examples, self.subset_seed)
+            .hessian(self.dtype, operands=self.operands)
+        )
 
     def build_shard(self, rank: int, size: int) -> HessianOperator:
         """Return the part of the Hessian that one of `size` processes computes."""
         network = self.load().with_train_examples(self.num_examples, self.subset_seed)
-        return network.hessian(self.dtype, shard=(rank, size))
+        return network.hessian(self.dtype, shard=(rank, size), operands=self.operands)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,9 +244,12 @@ class MemoryNetwork:
     dtype: str
     num_examples: int | None = None
     subset_seed: int = 0
+    operands: Operands = "full"
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Tensor, targets: Tensor, dtype: str = "float32") -> "MemoryNetwork":
+    def of(
+        cls, model: nn.Module, inputs: Tensor, targets: Tensor, dtype: str = "float32", operands: Operands = "full"
+    ) -> "MemoryNetwork":
         """Take a copy of the model, and the data to where it lies; whole numbers stay what they are.
 
         Raises:
@@ -244,11 +268,11 @@ class MemoryNetwork:
         split = Split(inputs.detach().to(device, taken), targets.to(device, torch.int64))
         network = Network(own, {"train": split})
         _check_takes(network, type(model).__name__)
-        return cls(network, dtype)
+        return cls(network, dtype, operands=operands)
 
     def __repr__(self) -> str:
         """Return what tells subsets apart, and no tensors."""
-        return f"MemoryNetwork({id(self.network)}, {self.num_examples}, {self.subset_seed})"
+        return f"MemoryNetwork({id(self.network)}, {self.operands}, {self.num_examples}, {self.subset_seed})"
 
     def load(self) -> Network:
         """Return the network itself."""
@@ -260,7 +284,9 @@ class MemoryNetwork:
 
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
-        return self.network.with_train_examples(self.num_examples, self.subset_seed).hessian(self.dtype)
+        return self.network.with_train_examples(self.num_examples, self.subset_seed).hessian(
+            self.dtype, operands=self.operands
+        )
 
 
 def _check_takes(network: Network, name: str) -> None:

@@ -10,29 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from suite.cells._context import Context
 from suite.cells._datasets import DataSpec
-from suite.cells._network import Network
+from suite.cells._faithful import published_recipe
 from suite.cells.limit import Options as LimitOptions
 from suite.cells.limit import prediction_metrics, prediction_rows
 from suite.cells.row_norms import row_arrays
 from suite.cells.spectrum import stored_network, tridiagonal_arrays
-from suite.curvature.operators import HessianOperator
-from suite.curvature.probes import ProbeRequest
-from suite.curvature.rows import SampledRows, sample_row_norms
-from suite.curvature.slq import run_probe, spectral_measure
 from suite.extensions import load
 from suite.limits.estimate import LimitEstimate
-from suite.limits.faithful import (
-    NUM_LANCZOS_STEPS,
-    NUM_ROWS,
-    FaithfulLimit,
-    faithful_limit,
-    flat_rows,
-    gridded_density,
-)
+from suite.limits.faithful import NUM_LANCZOS_STEPS, FaithfulLimit
 from suite.limits.predict import Prediction
-from suite.limits.removal import MagnitudeOrder
-from suite.limits.tolerance import BATCH_SIZE, SCALES
-from suite.network import ModelSpec, prunable_weights
+from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Task
@@ -83,32 +70,24 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
 
 
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
-    """Run one probe and, for a network with convolutions, a hundred rows; tabulate and read off the limit."""
+    """Follow the published recipe and store its probe, its rows and its limits."""
     del inputs
     network = stored_network(config.model, config.data, context, config.dtype).load()
     tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
     operator = network.hessian(config.dtype)
-    result = run_probe(operator, ProbeRequest(config.seed, 0, "rademacher", config.num_lanczos_steps))
-    density = gridded_density(spectral_measure([result]).quadratures[0])
-    context.progress(0.5, "rows of the Hessian")
-    rows = _rows(network, operator, config.seed)
-    num_flat_rows = flat_rows(rows.norms.l1_norms, BATCH_SIZE) if rows else 0
-    order = MagnitudeOrder.of(network.weights())
-    limits = {
-        factor: faithful_limit(
-            density, order, factor * tolerance, _sum_of_lengths(network), num_flat_rows=num_flat_rows
-        )
-        for factor in SCALES
-    }
-    metrics = prediction_metrics([_prediction(factor, limit, order.dim) for factor, limit in limits.items()], "slq")
+    found = published_recipe(
+        network, operator, tolerance, config.seed, config.num_lanczos_steps, progress=context.progress
+    )
+    limits, dim = found.limits, operator.dim
+    metrics = prediction_metrics([_prediction(factor, limit, dim) for factor, limit in limits.items()], "slq")
     metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
-    metrics["num_flat_rows"] = Metric(num_flat_rows, "rows")
+    metrics["num_flat_rows"] = Metric(found.num_flat_rows, "rows")
     return Record(
         metrics=metrics,
         curves={"radius": limits[1.0].radii, "fraction": limits[1.0].fractions},
-        arrays=tridiagonal_arrays([result]) | (row_arrays(rows) if rows else {}),
+        arrays=tridiagonal_arrays([found.result]) | (row_arrays(found.rows) if found.rows else {}),
         cost={"matvecs": float(operator.num_matvecs)},
-        timings={"probes_s": result.seconds},
+        timings={"probes_s": found.result.seconds},
     )
 
 
@@ -116,18 +95,6 @@ def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of table/limits, at three tolerances."""
     del config
     return {"limits": prediction_rows(record, "slq", "abs")}
-
-
-def _rows(network: Network, operator: HessianOperator, seed: int) -> SampledRows | None:
-    """Return one row per magnitude percentile, or None without a convolution: those rows are not looked at."""
-    if not any(weight.ndim > 2 for weight in prunable_weights(network.model).values()):
-        return None
-    weights = network.weights()
-    return sample_row_norms(operator, weights, seed, num_percentiles=min(NUM_ROWS, len(weights)))
-
-
-def _sum_of_lengths(network: Network) -> float:
-    return sum(float(weight.detach().double().norm()) for weight in prunable_weights(network.model).values())
 
 
 def _prediction(factor: float, limit: FaithfulLimit, dim: int) -> Prediction:

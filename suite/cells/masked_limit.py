@@ -6,20 +6,20 @@ suite/limits/masked_quadratic.py; the rows say so with curvature "signed".
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from suite.cells._context import Context
 from suite.cells._datasets import DataSpec
+from suite.cells._masked import MAX_MATVECS_PER_SOLVE, RESOLUTION, masked_limits
 from suite.cells.limit import Options as LimitOptions
 from suite.cells.limit import prediction_metrics, prediction_rows
 from suite.cells.spectrum import finite_measure, stored_network
 from suite.extensions import load
 from suite.limits.estimate import LimitEstimate
 from suite.limits.gaussian_width import gaussian_width_limit
-from suite.limits.masked_quadratic import MaskedQuadraticLimit, masked_quadratic_limit
+from suite.limits.masked_quadratic import MaskedQuadraticLimit
 from suite.limits.predict import Prediction
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.tolerance import SCALES
@@ -40,8 +40,8 @@ class Options(Settings):
     """network: the method whose dense reference is analysed. A solve ends after max_matvecs_per_solve products."""
 
     network: str = "lomp"
-    resolution: Annotated[float, Field(ge=0, le=1)] = 1e-3  # of the search, in sparsity
-    max_matvecs_per_solve: Annotated[int, Field(ge=3)] = 200
+    resolution: Annotated[float, Field(ge=0, le=1)] = RESOLUTION  # of the search, in sparsity
+    max_matvecs_per_solve: Annotated[int, Field(ge=3)] = MAX_MATVECS_PER_SOLVE
 
 
 class Config(Settings):
@@ -81,18 +81,19 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     network = stored_network(config.model, config.data, context, config.dtype).load()
     tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
     order, operator = MagnitudeOrder.of(network.weights()), network.hessian(config.dtype)
-    search = partial(
-        masked_quadratic_limit,
+    guesses = {
+        factor: gaussian_width_limit(measure, order, factor * tolerance, curvature="abs").num_removed
+        for factor in SCALES
+    }
+    limits = masked_limits(
         operator,
         order,
+        tolerance,
+        guesses,
         resolution=config.resolution,
         max_matvecs_per_solve=config.max_matvecs_per_solve,
+        progress=context.progress,
     )
-    limits = {}
-    for turn, factor in enumerate(SCALES):
-        context.progress(turn / len(SCALES), f"conjugate gradients at {factor:g} times the tolerance")
-        guess = gaussian_width_limit(measure, order, factor * tolerance, curvature="abs").num_removed
-        limits[factor] = search(factor * tolerance, guess)
     metrics = prediction_metrics([_prediction(*each) for each in limits.items()], "conjugate_gradients")
     metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
     met = sum(solve.status == "negative_curvature" for limit in limits.values() for solve in limit.solves)

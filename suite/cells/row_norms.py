@@ -67,12 +67,10 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         num_percentiles=config.num_rows,
         progress=lambda done, total: context.progress(done / total, f"row {done} of {total}"),
     )
-    unit = "nats per squared weight"
+    units = {"num_zero_rows": "rows"}
     return Record(
         metrics={
-            "num_zero_rows": Metric(int(np.count_nonzero(rows.norms.l1_norms == 0.0)), "rows"),
-            "l1_norm_median": Metric(float(np.median(rows.norms.l1_norms)), unit),
-            "l1_norm_max": Metric(float(rows.norms.l1_norms.max()), unit),
+            name: Metric(value, units.get(name, "nats per squared weight")) for name, value in rows.summary().items()
         },
         arrays=row_arrays(rows),
         cost={"matvecs": float(operator.num_matvecs)},

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from data.hdf5 import refusal
@@ -17,7 +18,7 @@ from suite.curvature.memory import basis_placement, basis_room_bytes, say_plan
 from suite.curvature.operators import SymmetricOperator
 from suite.curvature.probes import RunRequest, start_vector
 from suite.curvature.saved_runs import load_run, save_run
-from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult
+from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, Watch, unwatched
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,12 @@ class GrowingRuns:
             self._foreseen = (steps, num_runs)
             say_plan(self.operator, self._placement, steps, num_runs)
 
-    def run(self, request: RunRequest) -> ProbeResult:
+    def run(self, request: RunRequest, watch: Watch = unwatched) -> ProbeResult:
         """Return what the request asks for, computing only the steps that are not there yet.
+
+        Args:
+            request: a probe, or a run from removed weights.
+            watch: called with 0 before, and after each product with how many there were.
 
         Raises:
             ValueError: num_lanczos_steps is above the operator's dimension, or there is nothing to start from.
@@ -64,8 +69,11 @@ class GrowingRuns:
         check_num_lanczos_steps(request.num_lanczos_steps, self.operator.dim)
         self.expect([request])
         run = self._found(request)
-        before = run.basis.num_rows
-        tridiagonal = run.extend_to(self.operator.matvec, request.num_lanczos_steps)
+        before, steps_before = run.basis.num_rows, run.num_lanczos_steps
+        watch(0)
+        tridiagonal = run.extend_to(
+            self.operator.matvec, request.num_lanczos_steps, lambda done, _: watch(done - steps_before)
+        )
         if self._folder is not None and run.basis.num_rows > before:
             save_run(run, self._folder / request.name, self._identity)
         return ProbeResult(request.index, request.seed, tridiagonal, time.perf_counter() - begin_s, request=request)
@@ -114,22 +122,42 @@ def source_folder(folder: Path, source: OperatorSource) -> Path:
     return folder / hashlib.sha256(repr(source).encode()).hexdigest()[:16]
 
 
-@contextmanager
-def growing_inline_map(folder: Path | None = None) -> Iterator[ProbeMap]:
-    """Yield a map that runs all requests in this process and keeps the runs of the latest source.
+class GrowingInlineMap:
+    """Runs all requests in this process and keeps the runs of the latest source.
 
     Args:
         folder: where runs are saved, a folder per source; None: nowhere.
     """
-    latest: list[tuple[OperatorSource, GrowingRuns]] = []
 
-    def run_all(source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
-        if not latest or latest[0][0] != source:
-            latest.clear()  # first, so that two operators are never held at once
-            latest.append((source, GrowingRuns(source.build(), folder and source_folder(folder, source))))
-        latest[0][1].expect(requests)
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._latest: list[tuple[OperatorSource, GrowingRuns]] = []
+
+    def __call__(self, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
+        """Yield one result per request, in their order."""
+        return self._run(unwatched, source, requests)
+
+    def watched(self, watch: Watch) -> ProbeMap:
+        """Return the same map, which tells the products of the unfinished run after each of them."""
+        return partial(self._run, watch)
+
+    def close(self) -> None:
+        """Let all runs go."""
+        self._latest.clear()
+
+    def _run(self, watch: Watch, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
+        if not self._latest or self._latest[0][0] != source:
+            self.close()  # first, so that two operators are never held at once
+            runs = GrowingRuns(source.build(), self._folder and source_folder(self._folder, source))
+            self._latest.append((source, runs))
+        self._latest[0][1].expect(requests)
         for request in requests:
-            yield latest[0][1].run(request)
+            yield self._latest[0][1].run(request, watch)
 
-    yield run_all
-    latest.clear()
+
+@contextmanager
+def growing_inline_map(folder: Path | None = None) -> Iterator[GrowingInlineMap]:
+    """Yield a map that runs all requests in this process and lets its runs go in the end; folder: see the map."""
+    growing = GrowingInlineMap(folder)
+    yield growing
+    growing.close()

@@ -59,11 +59,12 @@ class Pace:
             rate = done / elapsed_s
             text += f", {rate:.3g} products/s"
             if done < self._num_products:
-                text += f", {_duration((self._num_products - done) / rate)} left"
+                text += f", {duration((self._num_products - done) / rate)} left"
         self._advance(done / self._num_products, text)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them, such as "3 min 5 s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -47,6 +47,15 @@ class SampledRows:
     magnitudes: NDArray[np.float64]
     norms: RowNorms
 
+    def summary(self) -> dict[str, float]:
+        """Return how many rows are zero, and the median and the largest norm."""
+        norms = self.norms.l1_norms
+        return {
+            "num_zero_rows": int(np.count_nonzero(norms == 0.0)),
+            "l1_norm_median": float(np.median(norms)),
+            "l1_norm_max": float(norms.max()),
+        }
+
 
 def row_l1_norms(
     operator: SymmetricOperator,

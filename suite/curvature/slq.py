@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -48,13 +49,14 @@ class ProbeResult:
 
 # Takes RunRequests. "Any", so that a map which says it runs probes alone is one as well.
 ProbeMap = Callable[[OperatorSource, Sequence[Any]], Iterator[ProbeResult]]
+Watch = Callable[[int], None]
 
 
 @runtime_checkable
 class WatchableMap(Protocol):
     """A ProbeMap that can tell how far its unfinished probes are."""
 
-    def watched(self, watch: Callable[[int], None]) -> ProbeMap:
+    def watched(self, watch: Watch) -> ProbeMap:
         """Return the same map; it calls watch now and then with the products that unfinished probes have behind them.
 
         It begins with 0 when the first probe does.
@@ -62,8 +64,8 @@ class WatchableMap(Protocol):
         ...
 
 
-def run_probe(operator: SymmetricOperator, request: RunRequest) -> ProbeResult:
-    """Run one probe, or a run from removed weights, on one operator.
+def run_probe(operator: SymmetricOperator, request: RunRequest, progress: Progress | None = None) -> ProbeResult:
+    """Run one probe, or a run from removed weights, on one operator; progress: see lanczos.
 
     Raises:
         ValueError: num_lanczos_steps is above the operator's dimension, or there is nothing to start from.
@@ -71,23 +73,46 @@ def run_probe(operator: SymmetricOperator, request: RunRequest) -> ProbeResult:
     Cost: see lanczos.
     """
     begin_s = time.perf_counter()
-    tridiagonal = _placed_lanczos(operator, start_vector(request, operator), request.num_lanczos_steps)
+    start = start_vector(request, operator)
+    tridiagonal = _placed_lanczos(operator, start, request.num_lanczos_steps, progress)
     return ProbeResult(request.index, request.seed, tridiagonal, time.perf_counter() - begin_s, request=request)
 
 
-def _placed_lanczos(operator: SymmetricOperator, start: Tensor, num_lanczos_steps: int) -> Tridiagonal:
+def _placed_lanczos(
+    operator: SymmetricOperator, start: Tensor, num_lanczos_steps: int, progress: Progress | None = None
+) -> Tridiagonal:
     """Run Lanczos once, with its basis where the operator's memory plan has room for it."""
     check_num_lanczos_steps(num_lanczos_steps, operator.dim)
     placement = basis_placement(operator, num_lanczos_steps)
     say_plan(operator, placement, num_lanczos_steps)
-    return lanczos(operator.matvec, start, num_lanczos_steps, placement=placement)
+    return lanczos(operator.matvec, start, num_lanczos_steps, placement=placement, progress=progress)
 
 
-def inline_map(source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
-    """Run all requests here, one after another, on one operator. The reference for every other map."""
-    operator = source.build()
-    for request in requests:
-        yield run_probe(operator, request)
+@dataclass(frozen=True)
+class InlineMap:
+    """Runs all requests here, one after another, on one operator. The reference for every other map."""
+
+    def __call__(self, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
+        """Yield one result per request, in their order."""
+        return self._run(unwatched, source, requests)
+
+    def watched(self, watch: Watch) -> ProbeMap:
+        """Return the same map, which tells the products of the unfinished probe after each of them."""
+        return partial(self._run, watch)
+
+    def _run(self, watch: Watch, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
+        operator = source.build()
+        for request in requests:
+            watch(0)
+            yield run_probe(operator, request, lambda done, _: watch(done))
+
+
+inline_map = InlineMap()
+
+
+def unwatched(num_products: int) -> None:
+    """Take the products of unfinished probes and tell nobody."""
+    del num_products
 
 
 def slq(

@@ -1,6 +1,18 @@
 """Spectrum and limits of a user's own network, without a study: what `espalier spectrum` and `limit` compute."""
 
+from suite.measure.beside import Beside
+from suite.measure.effort import Effort
 from suite.measure.limits import MeasuredLimits, measure_limits
-from suite.measure.spectrum import Effort, measure_spectrum, spectrum_as_json
+from suite.measure.precision import PRECISIONS, arithmetic
+from suite.measure.spectrum import MeasuredSpectrum, measure_spectrum
 
-__all__ = ["Effort", "MeasuredLimits", "measure_limits", "measure_spectrum", "spectrum_as_json"]
+__all__ = [
+    "PRECISIONS",
+    "Beside",
+    "Effort",
+    "MeasuredLimits",
+    "MeasuredSpectrum",
+    "arithmetic",
+    "measure_limits",
+    "measure_spectrum",
+]

@@ -1,37 +1,57 @@
 """The sparsity limits of a network that a user brings: with a fixed effort, or to a tolerance."""
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from suite.cells._context import silent
-from suite.cells._network import NetworkSource
+from suite.cells._network import Network, NetworkSource
+from suite.curvature.operators import HessianOperator
 from suite.curvature.quadrature import SpectralMeasure
-from suite.curvature.slq import ProbeMap, inline_map
+from suite.curvature.slq import ProbeMap, inline_map, spectral_measure
 from suite.errors import UserError
-from suite.limits.adaptive import Target
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.predict import Prediction, lanczos_delta_measure, predict
 from suite.limits.removal import MagnitudeOrder
-from suite.limits.subset_limits import TolerantLimits
-from suite.measure.spectrum import Effort, Progress, hessian_of, measure_spectrum
-from suite.measure.tolerance import search_to_tolerance
+from suite.measure.beside import Beside, limits_beside
+from suite.measure.effort import Effort, hessian_of
+from suite.measure.precision import precision_as_json
+from suite.measure.spectrum import run_probes
+from suite.measure.tolerance import (
+    limit_as_json,
+    loss_tolerance_of,
+    search_as_json,
+    search_to_tolerance,
+    target_of,
+)
+from suite.measure.watch import Progress, WatchedOperator, part_of
+
+_DELTA_RUNS = 4  # that a search from removed weights takes; a guess, for progress alone
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredLimits:
-    """Both predicted limits of one network.
+    """The predicted limits of one network.
 
     Attributes:
         values: JSON-able. gaussian_width and statistical_dimension, each with sparsity_limit, lower, upper,
             probe_standard_error, and the limit at half and double the loss tolerance; loss_tolerance_nats,
-            num_prunable_weights, num_matvecs, curvature, and the effort. With a tolerance also each limit's budget
-            (see ErrorBudget), tolerance, converged, method, num_examples, gradient_equivalents, checks (see Check).
+            num_prunable_weights, num_matvecs, curvature, precision and rounding_bias (see precision_as_json), and the
+            effort. With a tolerance also each limit's budget (see ErrorBudget), tolerance, converged, method,
+            num_examples, gradient_equivalents, checks (see Check). Where asked for, gaussian_width_faithful and
+            masked_quadratic (see limits_beside).
         measure: the spectral measure that they were computed from; of the last subset where examples were left out.
     """
 
     values: dict[str, Any]
     measure: SpectralMeasure
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    predictions: Sequence[Prediction]
+    measure: SpectralMeasure
+    values: dict[str, Any]
 
 
 def measure_limits(
@@ -41,6 +61,7 @@ def measure_limits(
     loss_tolerance_nats: float | None = None,
     curvature: Curvature = "abs",
     tolerance: float | None = None,
+    beside: Sequence[Beside] = (),
     probe_map: ProbeMap = inline_map,
     progress: Progress = silent,
 ) -> MeasuredLimits:
@@ -55,90 +76,77 @@ def measure_limits(
         curvature: what negative eigenvalues count as.
         tolerance: of each limit's error, in sparsity: steps, probes and examples are chosen to reach it; None: a
             fixed effort. See suite.limits.subset_limits.
+        beside: further limits, over the examples of the source: "faithful": the published recipe with its own
+            numerics; "masked": the quadratic limit of the actual magnitude masks.
         probe_map: inline_map, or Ray actors. With a tolerance, one that keeps its runs saves most of the work
             (inline_map is exchanged for one), and one that saves them goes on after a kill, to the same bits.
         progress: called with a fraction and a text.
 
     Raises:
-        UserError, FileRefused: see measure_spectrum; also a tolerance out of range, or saved runs of another network.
+        UserError, FileRefused: see measure_spectrum; also a product that is not finite, a tolerance out of range, or
+            saved runs of another network.
     """
     network = source.load()
-    epsilon = loss_tolerance_nats or network.loss_tolerance_nats()  # refused before any probe is paid for
-    if not epsilon > 0:
-        raise UserError(
-            "All mini-batch losses are equal, so their spread is no tolerance. Give --loss-tolerance (nats)."
-        )
+    epsilon = loss_tolerance_of(network, loss_tolerance_nats)  # refused before any probe is paid for
+    operator = hessian_of(source, network)  # refuses what has no fixed Hessian before any worker starts
+    precision = precision_as_json(source, network, effort.seed)
+    main = part_of(progress, 0.0, 0.7) if beside else progress
     if tolerance is None:
-        return _with_fixed_effort(source, effort, epsilon, curvature, probe_map, progress)
-    try:
-        target = Target(tolerance, epsilon, curvature, effort.seed, effort.distribution)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    limits, num_restarts = search_to_tolerance(source, network, target, probe_map, progress)
-    return MeasuredLimits(_tolerant_values(limits, target) | {"restarts": num_restarts}, limits.measure)
+        found = _with_fixed_effort(source, network, operator, effort, epsilon, curvature, probe_map, main)
+    else:
+        target = target_of(tolerance, epsilon, curvature, effort)
+        search = search_to_tolerance(source, network, target, probe_map, main)
+        found = _Found(search.limits.predictions, search.limits.measure, search_as_json(search, target))
+    further = limits_beside(
+        operator,
+        network,
+        found.predictions,
+        beside,
+        loss_tolerance_nats=epsilon,
+        seed=effort.seed,
+        progress=part_of(progress, 0.7, 1.0),
+    )
+    return MeasuredLimits(_limits_first(found.values | further | precision), found.measure)
 
 
 def _with_fixed_effort(
     source: NetworkSource,
+    network: Network,
+    operator: HessianOperator,
     effort: Effort,
     epsilon: float,
     curvature: Curvature,
     probe_map: ProbeMap,
     progress: Progress,
-) -> MeasuredLimits:
-    network, results, measure = measure_spectrum(
-        source, effort, probe_map, lambda fraction, text: progress(0.8 * fraction, text)
-    )
+) -> _Found:
     order = MagnitudeOrder.of(network.weights())
-    operator = hessian_of(network.with_train_examples(source.num_examples, source.subset_seed), source.dtype)
-    progress(0.8, "runs from the removed weights")
     steps = min(effort.num_lanczos_steps, order.dim)
+    results = run_probes(source, order.dim, effort, probe_map, part_of(progress, 0.0, 0.8))
+    watched = WatchedOperator(
+        operator, "runs from the removed weights", _DELTA_RUNS * steps, part_of(progress, 0.8, 1.0)
+    )
     try:
-        predictions = predict(measure, order, epsilon, lanczos_delta_measure(operator, order, steps), curvature)
+        measure = spectral_measure(results)
+        predictions = predict(measure, order, epsilon, lanczos_delta_measure(watched, order, steps), curvature)
     except ValueError as error:
         raise UserError(str(error)) from error
-    num_probe_matvecs = sum(result.tridiagonal.num_lanczos_steps for result in results)
     values = {
-        **{name: _as_json(predictions, name) for name in ("gaussian_width", "statistical_dimension")},
+        **{name: limit_as_json(predictions, name) for name in ("gaussian_width", "statistical_dimension")},
         "loss_tolerance_nats": epsilon,
         "num_prunable_weights": order.dim,
-        "num_matvecs": num_probe_matvecs + operator.num_matvecs,
+        "num_matvecs": sum(result.tridiagonal.num_lanczos_steps for result in results) + watched.num_matvecs,
         "curvature": curvature,
         "num_probes": effort.num_probes,
         "num_lanczos_steps": steps,
         "num_examples": operator.num_examples,
         "seed": effort.seed,
         "restarts": sum(result.restarts for result in results),
+        "reissued": sum(result.reissued for result in results),
     }
-    return MeasuredLimits(values, measure)
+    return _Found(predictions, measure, values)
 
 
-def _tolerant_values(limits: TolerantLimits, target: Target) -> dict[str, Any]:
-    last = limits.checks[-1]
-    return {
-        **{
-            name: {**_as_json(limits.predictions, name), "budget": budget.as_json()}
-            for name, budget in limits.budgets.items()
-        },
-        "loss_tolerance_nats": target.loss_tolerance_nats,
-        "num_prunable_weights": limits.dim,
-        "num_matvecs": last.num_matvecs,
-        "curvature": target.curvature,
-        "num_probes": last.num_probes,
-        "num_lanczos_steps": last.num_lanczos_steps,
-        "seed": target.seed,
-        "tolerance": target.tolerance,
-        "converged": limits.converged,
-        "method": limits.method,
-        "num_examples": last.num_examples,
-        "gradient_equivalents": last.gradient_equivalents,
-        "checks": [check.as_json() for check in limits.checks],
-    }
-
-
-def _as_json(predictions: list[Prediction], limit: str) -> dict[str, float | None]:
-    at = {each.tolerance_factor: each.estimate for each in predictions if each.limit == limit}
-    parts = ("sparsity_limit", "lower", "upper", "probe_standard_error")
-    values = {part: getattr(at[1.0], part) for part in parts}
-    values |= {"at_half_tolerance": at[0.5].sparsity_limit, "at_double_tolerance": at[2.0].sparsity_limit}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+def _limits_first(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with the limits before, and the checks after all others."""
+    rank = {name: 0 for name, value in values.items() if isinstance(value, dict) and "sparsity_limit" in value}
+    return {name: values[name] for name in sorted(values, key=lambda name: rank.get(name, 1 + (name == "checks")))}

@@ -1,19 +1,40 @@
 """Limits to a tolerance: the search of suite.limits.subset_limits on a network that a user brings, watched."""
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 from suite.cells._network import Network, NetworkSource
 from suite.curvature.growing_runs import growing_inline_map
-from suite.curvature.probes import RunRequest
-from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, inline_map
+from suite.curvature.probes import ProbeRequest
+from suite.curvature.slq import ProbeMap, ProbeResult, inline_map
 from suite.errors import UserError
 from suite.limits.adaptive import Target
-from suite.limits.error_budget import Check
+from suite.limits.curvature_treatment import Curvature
+from suite.limits.predict import Prediction
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.subset_limits import TolerantLimits, limits_to_tolerance
-from suite.measure.spectrum import Progress, hessian_of
+from suite.measure.effort import Effort
+from suite.measure.watch import Progress, WatchedMap
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """A search that has ended.
+
+    Attributes:
+        limits: what it found.
+        probes: the last runs from random probes, by growing index; none where the dense Hessian took over.
+        num_restarts: runs begun again after a worker was lost.
+        num_reissued: second copies of slow runs.
+    """
+
+    limits: TolerantLimits
+    probes: list[ProbeResult]
+    num_restarts: int
+    num_reissued: int
 
 
 def search_to_tolerance(
@@ -22,70 +43,96 @@ def search_to_tolerance(
     target: Target,
     probe_map: ProbeMap,
     progress: Progress,
-) -> tuple[TolerantLimits, int]:
+) -> Search:
     """Compute both limits to a tolerance; see limits_to_tolerance.
 
     Args:
-        source: what each worker builds its operator from, over more and more of the examples.
+        source: what each worker builds its operator from, over more and more of the examples; has a fixed Hessian.
         network: the same, loaded here.
         target: what is computed, and how well.
         probe_map: inline_map, or one that keeps its runs: growing_inline_map, or Ray actors.
-        progress: called after each check with a fraction and how it stands.
-
-    Returns:
-        The limits, and how many runs were begun again after a worker was lost.
+        progress: called with a fraction and how it stands: after each check, and now and then in between.
 
     Raises:
-        UserError: the network has no fixed Hessian, or a product is not finite.
+        UserError: a product is not finite.
         FileRefused: the map's folder holds runs of another network. OSError: it cannot be written.
     """
     order = MagnitudeOrder.of(network.weights())
     num_examples = len(network.splits["train"][1])
-    hessian_of(network, source.dtype)  # refuses what has no fixed Hessian before any worker starts
 
     def source_of(size: int) -> NetworkSource:
         return source.with_examples(None if size == num_examples else size, target.seed)
 
-    with growing_inline_map() if probe_map is inline_map else nullcontext(probe_map) as inner:
-        watched = _Watched(inner, progress)
+    keeping: AbstractContextManager[ProbeMap] = (
+        growing_inline_map() if probe_map is inline_map else nullcontext(probe_map)
+    )
+    with keeping as inner:
+        watched = WatchedMap(inner, progress)
         try:
             limits = limits_to_tolerance(source_of, num_examples, order, target, watched, watched.report)
         except ValueError as error:
             raise UserError(str(error)) from error
-    return limits, watched.num_restarts
+    last = [each for each in watched.latest.values() if isinstance(each.request, ProbeRequest)]
+    probes = sorted(last, key=lambda result: result.index) if limits.method == "lanczos" else []
+    return Search(limits, probes, watched.num_restarts, watched.num_reissued)
 
 
-class _Watched:
-    """A map that counts what passes through it, and says after each check how it stands."""
+def target_of(tolerance: float, loss_tolerance_nats: float, curvature: Curvature, effort: Effort) -> Target:
+    """Return what a search is after; of the effort, seed and distribution alone count.
 
-    def __init__(self, inner: ProbeMap, progress: Progress) -> None:
-        self.num_restarts = 0
-        self._inner, self._progress = inner, progress
-        self._num_steps: dict[str, int] = {}
-        self._num_products, self._seconds, self._fraction = 0, 0.0, 0.0
+    Raises:
+        UserError: the tolerance is out of range.
+    """
+    try:
+        return Target(tolerance, loss_tolerance_nats, curvature, effort.seed, effort.distribution)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
-    def __call__(self, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
-        begin_s = time.perf_counter()
-        for result in self._inner(source, requests):
-            name = f"{source} {result.request.name if result.request else result.index}"
-            steps = result.tridiagonal.num_lanczos_steps
-            self._num_products += max(0, steps - self._num_steps.get(name, 0))
-            self._num_steps[name] = steps
-            self.num_restarts += result.restarts
-            yield result
-        self._seconds += time.perf_counter() - begin_s
 
-    def report(self, check: Check, most_products_left: int) -> None:
-        """Show one check: where the limits stand, how fast it goes, how long it can still take."""
-        rate = self._num_products / self._seconds if self._seconds else 0.0
-        done = check.num_matvecs / max(1, check.num_matvecs + most_products_left)
-        self._fraction = max(self._fraction, done)
-        limits = ", ".join(
-            f"{name} {check.limits[name]:.3f} ± {check.budgets[name].total:.3f}" for name in check.limits
+def loss_tolerance_of(network: Network, given: float | None) -> float:
+    """Return the loss tolerance that was given, or the standard deviation of mini-batch losses over the training split.
+
+    Raises:
+        UserError: there are too few batches, or all have the same loss.
+    """
+    epsilon = given or network.loss_tolerance_nats()
+    if not epsilon > 0:
+        raise UserError(
+            "All mini-batch losses are equal, so their spread is no tolerance. Give --loss-tolerance (nats)."
         )
-        left = f", {most_products_left / rate:.0f} s at most with these examples" if rate and most_products_left else ""
-        self._progress(
-            self._fraction,
-            f"{limits} ({check.num_lanczos_steps} steps, {check.num_probes} probes, {check.num_examples} examples; "
-            f"{rate:.3g} products/s{left})",
-        )
+    return epsilon
+
+
+def search_as_json(search: Search, target: Target) -> dict[str, Any]:
+    """Return how a search ended: both limits with their budgets, its effort, and all checks on the way."""
+    limits, last = search.limits, search.limits.checks[-1]
+    return {
+        **{
+            name: {**limit_as_json(limits.predictions, name), "budget": budget.as_json()}
+            for name, budget in limits.budgets.items()
+        },
+        "loss_tolerance_nats": target.loss_tolerance_nats,
+        "num_prunable_weights": limits.dim,
+        "num_matvecs": last.num_matvecs,
+        "curvature": target.curvature,
+        "num_probes": last.num_probes,
+        "num_lanczos_steps": last.num_lanczos_steps,
+        "seed": target.seed,
+        "restarts": search.num_restarts,
+        "reissued": search.num_reissued,
+        "tolerance": target.tolerance,
+        "converged": limits.converged,
+        "method": limits.method,
+        "num_examples": last.num_examples,
+        "gradient_equivalents": last.gradient_equivalents,
+        "checks": [check.as_json() for check in limits.checks],
+    }
+
+
+def limit_as_json(predictions: Sequence[Prediction], limit: str) -> dict[str, float | None]:
+    """Return one predicted limit at its tolerance, its half and its double; None for what is not known."""
+    at = {each.tolerance_factor: each.estimate for each in predictions if each.limit == limit}
+    parts = ("sparsity_limit", "lower", "upper", "probe_standard_error")
+    values = {part: getattr(at[1.0], part) for part in parts}
+    values |= {"at_half_tolerance": at[0.5].sparsity_limit, "at_double_tolerance": at[2.0].sparsity_limit}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -232,8 +232,17 @@ def test_data_of_another_shape(mine: Path, refused: Refused) -> None:
 
 
 OPTIONS = [
-    ("dtype", "float46", "--dtype 'float46' is unknown. Did you mean 'float64'? Expected: float32 or float64."),
-    ("dtype", "bfloat16", "--dtype 'bfloat16' is unknown."),
+    (
+        "precision",
+        "float46",
+        "--precision 'float46' is unknown. Did you mean 'float64'? Expected: one of float32, float64, tf32, bfloat16.",
+    ),
+    pytest.param(
+        "precision",
+        "tf32",
+        "--precision 'tf32' needs a CUDA device, and this is cpu. Expected: float32, float64 or bfloat16.",
+        marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+    ),
     ("curvature", "negative", "--curvature 'negative' is unknown. Expected: abs or positive."),
     ("loss_tolerance", -0.1, "--loss-tolerance -0.1 is no tolerance. Expected: a positive number of nats."),
     ("loss_tolerance", 0, "--loss-tolerance 0.0 is no tolerance."),
@@ -268,3 +277,17 @@ def test_a_tolerance_and_a_fixed_effort_exclude_each_other(fixed: str, mine: Pat
     line = refused("limit", *options(**{fixed: 3}), "--tolerance", 0.01)
     assert f"--tolerance 0.01 chooses what --{fixed} fixes." in line
     assert f"Expected: no --{fixed}." in refused("limit", *options(**{fixed: 3}), "--checkpoint", "saved")
+
+
+@pytest.mark.parametrize("fixed", ["probes", "steps", "examples"])
+def test_a_spectrum_has_the_same_rules_of_exclusion(fixed: str, mine: Path, refused: Refused) -> None:
+    line = refused("spectrum", *options(**{fixed: 3}), "--tolerance", 0.01)
+    assert f"--tolerance 0.01 chooses what --{fixed} fixes." in line
+
+
+@pytest.mark.parametrize(("option", "value"), [("checkpoint", "saved"), ("loss_tolerance", 0.1)])
+def test_what_a_spectrum_of_fixed_effort_has_no_use_for(
+    option: str, value: object, mine: Path, refused: Refused
+) -> None:
+    line = refused("spectrum", *options(**{option: value}))
+    assert line.endswith(f"{value} goes with a tolerance. Expected: --tolerance beside it, or neither.")

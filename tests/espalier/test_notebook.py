@@ -53,7 +53,7 @@ def bunch() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def found(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> espalier.Measured:
-    return espalier.limit(*bunch, tolerance=0.02, dtype="float64")
+    return espalier.limit(*bunch, tolerance=0.02, precision="float64")
 
 
 def test_the_model_is_left_as_it_was(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
@@ -98,7 +98,7 @@ def test_a_spectrum_has_a_plot_and_no_table(bunch: tuple[nn.Module, torch.Tensor
     assert "table" not in tags.seen
     assert "svg" in tags.seen
     assert len(shown["probes"]) == 2
-    assert "probes:" not in repr(shown)
+    assert "\nprobes:" not in repr(shown)
     assert f"eigenvalue_max: {shown['eigenvalue_max']}" in repr(shown)
 
 
@@ -135,7 +135,8 @@ def test_what_does_not_fit_is_told_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("options", "line"), [({"dtype": "half"}, "dtype='half' is unknown."), ({"tolerance": 2.0}, "tolerance=2.0")]
+    ("options", "line"),
+    [({"precision": "half"}, "precision 'half' is unknown."), ({"tolerance": 2.0}, "tolerance=2.0")],
 )
 def test_an_option_that_cannot_be(options: dict[str, object], line: str) -> None:
     with torch.random.fork_rng(devices=[]), pytest.raises(UserError) as caught:
@@ -146,3 +147,22 @@ def test_an_option_that_cannot_be(options: dict[str, object], line: str) -> None
 def test_import_is_light() -> None:
     program = "import sys, espalier; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_notebook_shows_the_published_recipe_and_the_masks_as_well(
+    bunch: tuple[nn.Module, torch.Tensor, torch.Tensor],
+) -> None:
+    shown = espalier.limit(*bunch, tolerance=0.05, faithful=True, masked=True, precision="bfloat16")
+    assert json.loads(json.dumps(shown.values, allow_nan=False)) == shown.values
+    text = shown._repr_html_()
+    assert "Gaussian width, published numerics" in text
+    assert "Quadratic model, actual mask" in text
+    assert "rounding error of a product" in text
+    assert "solves" not in repr(shown)
+
+
+def test_a_spectrum_to_a_tolerance_with_rows(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
+    shown = espalier.spectrum(*bunch, tolerance=0.05, rows=True)
+    assert shown["statistical_dimension"]["budget"]["total"] <= 0.05
+    assert len(shown["rows"]["l1_norm"]) == 72
+    assert "<table>" in shown._repr_html_()

@@ -1,11 +1,14 @@
 """What all commands share: an interrupt is never lost."""
 
+import logging
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+
+from espalier.terminal import progress_bar, show
 
 LOST = """
 import signal, sys, time, weakref
@@ -59,3 +62,47 @@ def test_an_interrupt_that_python_drops_comes_again() -> None:
 def test_an_interrupt_on_its_way_does_not_come_again(name: str) -> None:
     assert signal.Signals[name]
     assert output_of(SLOW_END.format(name=name))[0] == "ended\nNone\n"
+
+
+def test_plans_and_warnings_are_told_once_each_and_the_rest_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    plans, search, crew = (logging.getLogger(name) for name in ("suite.curvature.x", "suite.limits.x", "launchers.x"))
+    with progress_bar() as progress:
+        progress(0.5, "half [of] it")
+        for _ in range(2):
+            plans.info("%d MiB", 3)
+            search.warning("no convergence")
+        search.info("a detail")
+        crew.info("a detail")
+        crew.warning("a worker was lost")
+    plans.warning("told to nobody here")
+    lines = capsys.readouterr().err.splitlines()
+    expected = ["3 MiB", "warning: no convergence", "warning: a worker was lost"]
+    assert lines[:3] == [f"espalier: {line}" for line in expected]
+    assert logging.getLogger("suite").level == logging.NOTSET
+
+
+def test_limits_are_a_table_of_80_columns_and_the_rest_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    limit = {"sparsity_limit": 0.9, "lower": 0.85, "upper": 1.0, "probe_standard_error": None}
+    limit |= {"at_half_tolerance": 0.88, "at_double_tolerance": 0.92}
+    budget = {"probe_standard_error": 0.003, "truncation": 0.004, "subset_bias": 0.0, "total": 0.005}
+    values = {
+        "gaussian_width": limit | {"budget": budget | {"epsilon_sensitivity": 0.02}},
+        "gaussian_width_faithful": limit | {"num_flat_rows": 3, "lower": None, "upper": None},
+        "loss_tolerance_nats": 0.0123456789,
+        "rounding_bias": {"relative_error": 1.25e-7, "curvature": None},
+        "probes": [{"nodes": [1.0]}],
+    }
+    show(values)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert [line.split() for line in lines[:3]] == [
+        ["sparsity", "limit", "error", "lower", "upper", "half", "double"],
+        ["gaussian_width", "0.9000", "0.0050", "0.8500", "-", "0.8800", "0.9200"],
+        ["gaussian_width_faithful", "0.9000", "-", "-", "-", "0.8800", "0.9200"],
+    ]
+    assert lines[5].split() == ["gaussian_width", "0.0030", "0.0040", "0.0000", "0.0050", "0.0200"]
+    assert lines[-3:] == [
+        "gaussian_width_faithful: num_flat_rows 3",
+        "loss_tolerance_nats: 0.0123457",
+        "rounding_bias: relative_error 1.25e-07",
+    ]

@@ -157,3 +157,12 @@ def test_a_late_copy_of_a_run_takes_nothing_from_the_folder(tmp_path):
     assert np.array_equal(again.tridiagonal.diagonal, whole.tridiagonal.diagonal)
     assert np.array_equal(again.tridiagonal.off_diagonal, whole.tridiagonal.off_diagonal)
     assert again.tridiagonal.status == whole.tridiagonal.status
+
+
+def test_a_kept_run_tells_the_products_of_the_request_alone():
+    told: list[int] = []
+    with growing_inline_map() as kept:
+        list(kept.watched(told.append)(Source(), [PROBE]))
+        list(kept.watched(told.append)(Source(), [replace(PROBE, num_lanczos_steps=7)]))
+        list(kept.watched(told.append)(Source(), [PROBE]))
+    assert told == [0, 1, 2, 3, 4, 0, 1, 2, 3, 0]

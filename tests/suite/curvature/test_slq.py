@@ -111,6 +111,11 @@ def test_progress_counts_probes_and_results_carry_their_request():
     assert all(result.seed == 3 and result.seconds > 0 and result.restarts == 0 for result in results)
 
 
+def silent_map(source, requests):
+    """A map that cannot tell how far it is."""
+    return inline_map(source, requests)
+
+
 def test_advance_tells_speed_and_time_also_between_results():
     class Watched:
         def __init__(self, watch=None):
@@ -129,7 +134,7 @@ def test_advance_tells_speed_and_time_also_between_results():
     assert [fraction for fraction, _ in told] == [0.125, 0.5, 1.0]
     assert [text.partition(",")[0] for _, text in told] == ["probe 0 of 2", "probe 1 of 2", "probe 2 of 2"]
     told.clear()
-    slq(DiagonalSource(), _requests(2), advance=lambda *each: told.append(each))
+    slq(DiagonalSource(), _requests(2), map=silent_map, advance=lambda *each: told.append(each))
     assert [fraction for fraction, _ in told] == [0.5, 1.0]
     assert told[0][1].endswith(" left")
 
@@ -156,3 +161,19 @@ def test_start_measure_has_the_moments_of_its_vector(network):
     moment = float(unit @ network.hessian() @ unit)
     assert measure.integrate(lambda nodes: nodes)[0] == pytest.approx(moment, rel=1e-10)
     assert measure.sampled is False
+
+
+def test_the_inline_map_tells_every_product_of_the_unfinished_probe():
+    told = []
+    results = list(inline_map.watched(told.append)(DiagonalSource(), _requests(2, steps=3)))
+    assert told == [0, 1, 2, 3] * 2
+    assert [result.tridiagonal.num_lanczos_steps for result in results] == [3, 3]
+
+
+def test_products_are_told_live_by_the_reference_map_too():
+    told = []
+    slq(DiagonalSource(), _requests(2, steps=10), advance=lambda fraction, text: told.append((fraction, text)))
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == pytest.approx(0.05)
+    assert any(text.startswith("probe 0 of 2, ") and " products/s, " in text for _, text in told)
