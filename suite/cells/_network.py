@@ -152,6 +152,10 @@ class StoredNetwork:
         dataset = verified_dataset(self.data, self.data_sha256)
         return Network(model.to(self.device).eval(), splits_on(dataset, self.device))
 
+    def with_examples(self, num_examples: int | None, subset_seed: int) -> "StoredNetwork":
+        """Return the same network over some of the examples."""
+        return replace(self, num_examples=num_examples, subset_seed=subset_seed)
+
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
         return self.load().with_train_examples(self.num_examples, self.subset_seed).hessian(self.dtype)

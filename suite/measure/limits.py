@@ -15,7 +15,7 @@ from suite.limits.predict import Prediction, lanczos_delta_measure, predict
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.subset_limits import TolerantLimits
 from suite.measure.spectrum import Effort, Progress, hessian_of, measure_spectrum
-from suite.measure.tolerance import search_to_tolerance
+from suite.measure.tolerance import loss_tolerance, search_to_tolerance
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,19 +63,16 @@ def measure_limits(
         UserError, FileRefused: see measure_spectrum; also a tolerance out of range, or saved runs of another network.
     """
     network = source.load()
-    epsilon = loss_tolerance_nats or network.loss_tolerance_nats()  # refused before any probe is paid for
-    if not epsilon > 0:
-        raise UserError(
-            "All mini-batch losses are equal, so their spread is no tolerance. Give --loss-tolerance (nats)."
-        )
+    epsilon = loss_tolerance(network, loss_tolerance_nats)  # refused before any probe is paid for
     if tolerance is None:
         return _with_fixed_effort(source, effort, epsilon, curvature, probe_map, progress)
     try:
         target = Target(tolerance, epsilon, curvature, effort.seed, effort.distribution)
     except ValueError as error:
         raise UserError(str(error)) from error
-    limits, num_restarts = search_to_tolerance(source, network, target, probe_map, progress)
-    return MeasuredLimits(_tolerant_values(limits, target) | {"restarts": num_restarts}, limits.measure)
+    found = search_to_tolerance(source, network, target, probe_map, progress)
+    values = _tolerant_values(found.limits, target) | {"restarts": found.restarts}
+    return MeasuredLimits(values, found.limits.measure)
 
 
 def _with_fixed_effort(

@@ -1,12 +1,13 @@
-"""Limits to a tolerance: the search of suite.limits.subset_limits on a network that a user brings, watched."""
+"""Limits to a tolerance: the search of suite.limits.subset_limits on a network that can be loaded, watched."""
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 from suite.cells._network import Network, NetworkSource
 from suite.curvature.growing_runs import growing_inline_map
-from suite.curvature.probes import RunRequest
+from suite.curvature.probes import RemovedWeightsRequest, RunRequest
 from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, inline_map
 from suite.errors import UserError
 from suite.limits.adaptive import Target
@@ -16,13 +17,49 @@ from suite.limits.subset_limits import TolerantLimits, limits_to_tolerance
 from suite.measure.spectrum import Progress, hessian_of
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search found, and from what.
+
+    Attributes:
+        limits: both, with their errors.
+        probes: the runs of the last check from random probes, by index; of no meaning after a dense Hessian.
+        removed: its run from removed weights; None where there was none.
+        restarts: how often runs were begun again after a worker was lost.
+        reissued: how often a second worker was asked.
+        seconds: that all runs took, each by the clock of its worker.
+    """
+
+    limits: TolerantLimits
+    probes: list[ProbeResult]
+    removed: ProbeResult | None
+    restarts: int
+    reissued: int
+    seconds: float
+
+
+def loss_tolerance(network: Network, given: float | None) -> float:
+    """Return the loss tolerance in nats: the given one, or the spread of mini-batch losses.
+
+    Raises:
+        UserError: there is no spread.
+    """
+    epsilon = given or network.loss_tolerance_nats()
+    if not epsilon > 0:
+        raise UserError(
+            "All mini-batch losses are equal, so their spread is no tolerance. "
+            "Give --loss-tolerance (nats), or the option loss_tolerance_nats."
+        )
+    return epsilon
+
+
 def search_to_tolerance(
     source: NetworkSource,
     network: Network,
     target: Target,
     probe_map: ProbeMap,
     progress: Progress,
-) -> tuple[TolerantLimits, int]:
+) -> Found:
     """Compute both limits to a tolerance; see limits_to_tolerance.
 
     Args:
@@ -31,9 +68,6 @@ def search_to_tolerance(
         target: what is computed, and how well.
         probe_map: inline_map, or one that keeps its runs: growing_inline_map, or Ray actors.
         progress: called after each check with a fraction and how it stands.
-
-    Returns:
-        The limits, and how many runs were begun again after a worker was lost.
 
     Raises:
         UserError: the network has no fixed Hessian, or a product is not finite.
@@ -52,28 +86,48 @@ def search_to_tolerance(
             limits = limits_to_tolerance(source_of, num_examples, order, target, watched, watched.report)
         except ValueError as error:
             raise UserError(str(error)) from error
-    return limits, watched.num_restarts
+    return watched.found(limits)
 
 
 class _Watched:
     """A map that counts what passes through it, and says after each check how it stands."""
 
     def __init__(self, inner: ProbeMap, progress: Progress) -> None:
-        self.num_restarts = 0
+        self._restarts, self._reissued, self._run_seconds = 0, 0, 0.0
+        self._source: OperatorSource | None = None
+        self._probes: dict[int, ProbeResult] = {}  # of the latest source, each as it was answered last
+        self._removed: ProbeResult | None = None
         self._inner, self._progress = inner, progress
         self._num_steps: dict[str, int] = {}
         self._num_products, self._seconds, self._fraction = 0, 0.0, 0.0
 
     def __call__(self, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
         begin_s = time.perf_counter()
+        if source != self._source:
+            self._source, self._removed = source, None
+            self._probes.clear()
         for result in self._inner(source, requests):
             name = f"{source} {result.request.name if result.request else result.index}"
             steps = result.tridiagonal.num_lanczos_steps
             self._num_products += max(0, steps - self._num_steps.get(name, 0))
             self._num_steps[name] = steps
-            self.num_restarts += result.restarts
+            self._remember(result)
             yield result
         self._seconds += time.perf_counter() - begin_s
+
+    def _remember(self, result: ProbeResult) -> None:
+        self._restarts += result.restarts
+        self._reissued += result.reissued
+        self._run_seconds += result.seconds
+        if isinstance(result.request, RemovedWeightsRequest):
+            self._removed = result
+        else:
+            self._probes[result.index] = result
+
+    def found(self, limits: TolerantLimits) -> Found:
+        """Return the limits with the runs that they came from."""
+        probes = [self._probes[index] for index in sorted(self._probes)]
+        return Found(limits, probes, self._removed, self._restarts, self._reissued, self._run_seconds)
 
     def report(self, check: Check, most_products_left: int) -> None:
         """Show one check: where the limits stand, how fast it goes, how long it can still take."""
