@@ -1,7 +1,8 @@
 """A team as its driver sees it: the one actor, or the group of actors, that works on one probe at a time."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,13 +63,15 @@ class Team:
         pending: references that the current stage waits for.
         is_up: every member has built its part.
         request: what runs now.
-        begun_s: when the current stage began; all times are those of time.monotonic.
+        begun_s: when the current stage began; all times are those of the clock.
         num_sent: how many requests were sent so far.
         answer: what rank 0 returned in this stage.
         questions: rank -> (reference of an unanswered pulse, when it was asked).
         heard: ranks that ever answered.
         state: what rank 0 answered last: requests begun, and the products of the latest.
-        moved_s: when state last changed.
+        stated_s: when the question was asked that state answers; the answer may have been read much later.
+        moved_s: when state was last read to have changed.
+        clock: tells the seconds.
     """
 
     members: list[Any]
@@ -82,7 +85,9 @@ class Team:
     questions: dict[int, tuple[Any, float]] = field(default_factory=dict)
     heard: set[int] = field(default_factory=set)
     state: tuple[int, int] = (0, 0)
+    stated_s: float = -math.inf
     moved_s: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def is_idle(self) -> bool:
@@ -100,7 +105,7 @@ class Team:
         first, *others = self.members
         self.pending = [first.run.remote(request), *(other.serve.remote() for other in others)]
         self.request, self.num_sent = request, self.num_sent + 1
-        self.begun_s = self.moved_s = time.monotonic()
+        self.begun_s = self.moved_s = self.clock()
 
     def settle(self, reference: Any, value: Any) -> bool:
         """Take one finished reference; return whether the stage is over."""
@@ -120,35 +125,38 @@ class Team:
 
     def ask(self, ray: Any) -> None:
         """Collect the answers of all members, and ask those again that answered."""
-        now_s = time.monotonic()
+        now_s = self.clock()
         answered = set(_done(ray, [reference for reference, _ in self.questions.values()]))
         for rank, member in enumerate(self.members):
             if rank in self.questions:
-                reference, _ = self.questions[rank]
+                reference, asked_s = self.questions[rank]
                 if reference not in answered:
                     continue
                 with suppress(ray.exceptions.RayError):  # the loss of an actor shows in what it works on
-                    self._hear(rank, ray.get(reference))
+                    self._hear(rank, ray.get(reference), asked_s)
             self.questions[rank] = (member.pulse.options(concurrency_group="pulse").remote(), now_s)
 
-    def _hear(self, rank: int, state: tuple[int, int]) -> None:
-        if rank == 0 and (state != self.state or rank not in self.heard):
-            self.state, self.moved_s = state, time.monotonic()
+    def _hear(self, rank: int, state: tuple[int, int], asked_s: float) -> None:
+        if rank == 0:
+            if state != self.state or rank not in self.heard:
+                self.moved_s = self.clock()
+            self.state, self.stated_s = state, asked_s
         self.heard.add(rank)
 
     def complaint(self, patience: Patience) -> str:
         """Return why this team counts as lost, or an empty string.
 
-        A member that never answered may still wait for its place. The time between two questions is not held against
-        a team: whoever reads the results may have been away for longer.
+        A member that never answered may still wait for its place. Whoever reads the results may have been away for
+        longer than any patience: so a team stands still only from when its state was read until it was asked for once
+        more and gave the same. An answer tells nothing about the time after its question.
         """
         if not self.pending:
             return ""
-        now_s = time.monotonic()
+        now_s = self.clock()
         for rank, (_, asked_s) in self.questions.items():
             if rank in self.heard and now_s - asked_s > patience.silence_s:
                 return f"worker {rank} of {len(self.members)} was silent for {now_s - asked_s:.0f} s"
-        waited_s = self.questions[0][1] - self.moved_s if 0 in self.heard else 0.0
+        waited_s = self.stated_s - self.moved_s
         if waited_s > patience.stall_s:
             return f"no product was completed for {waited_s:.0f} s"
         return ""

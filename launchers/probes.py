@@ -7,8 +7,9 @@ a lost actor costs the probe that it worked on.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -111,6 +112,16 @@ class StandingMap:
     def watched(self, watch: Watch) -> ProbeMap:
         """Return the same map, which tells the products of unfinished probes about twice a second."""
         return partial(self._run, watch)
+
+    def kept(self, folder: Path | None) -> "StandingMap":
+        """Return this map, whose actors from now on keep their runs; those that are at hand end.
+
+        Args:
+            folder: where runs are saved as well, visible from every node; None: nowhere.
+        """
+        self.close()
+        self.settings = replace(self.settings, keeping=Keeping(runs=True, folder=folder))
+        return self
 
     def close(self) -> None:
         """End all actors."""

@@ -43,6 +43,7 @@ LIMITS: Mapping[str, str] = {
     "lower": "float64",
     "upper": "float64",
     "probe_standard_error": "float64",
+    "error": "float64",
     "cell": "str",
 }
 SPECTRA: Mapping[str, str] = {"task": "str", "seed": "int64", "network": "str", "cell": "str", "source": "str"}

@@ -93,6 +93,7 @@ def _run_and_commit(
         input_paths={role: (cell_id, store.path(cell_id)) for role, cell_id in cell.inputs.items()},
         probe_map=probe_map,
         device=device,
+        checkpoint=store.checkpoint_path(cell.id),
         **({"progress": progress} if progress else {}),
     )
     inputs = {role: store.load(cell_id) for role, cell_id in cell.inputs.items()}

@@ -5,6 +5,7 @@ committed is the truth: everything else (exit codes, logs, a driver's memory) on
 """
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from data.hdf5 import FileRefused, open_sealed, sweep, write_sealed
 from suite.errors import UserError
 from suite.record import SCHEMA, Record, read_record, write_record
+
+_CHECKPOINT = ".checkpoint"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class CellId:
 
 @dataclass(frozen=True)
 class Store:
-    """Committed cells under folder/cells, logs under folder/logs."""
+    """Committed cells under folder/cells, and beside them what killed cells go on from; logs under folder/logs."""
 
     folder: Path
 
@@ -37,12 +40,16 @@ class Store:
         """Return the file of a cell, there or not."""
         return self.folder / "cells" / f"{cell.name}.h5"
 
+    def checkpoint_path(self, cell: CellId) -> Path:
+        """Return the folder of what a killed attempt at the cell goes on from, there or not."""
+        return self.folder / "cells" / f"{cell.name}{_CHECKPOINT}"
+
     def log_path(self, cell: CellId) -> Path:
         """Return the file that explains a failed attempt at the cell."""
         return self.folder / "logs" / f"{cell.name}.log"
 
     def prepare(self) -> None:
-        """Make the folders and remove what killed processes left half-written.
+        """Make the folders; remove what killed processes left half-written, and checkpoints of committed cells.
 
         Raises:
             UserError: the folder cannot be made or written.
@@ -56,6 +63,9 @@ class Store:
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise _not_writable(folder, "no write permission")
             sweep(folder)
+        for checkpoint in (self.folder / "cells").glob(f"*{_CHECKPOINT}"):
+            if checkpoint.with_suffix(".h5").exists():
+                shutil.rmtree(checkpoint, ignore_errors=True)
 
     def is_committed(self, cell: CellId) -> bool:
         """Return whether the cell is there and whole.
@@ -70,12 +80,13 @@ class Store:
         return True
 
     def commit(self, cell: CellId, record: Record, config: dict[str, Any]) -> Path:
-        """Write the cell's file atomically.
+        """Write the cell's file atomically, then remove its checkpoint.
 
         Raises:
             OSError: the disk is full or the folder cannot be written; nothing is left behind.
         """
         write_sealed(self.path(cell), lambda file: write_record(file, record, config, cell.key))
+        shutil.rmtree(self.checkpoint_path(cell), ignore_errors=True)  # what stays is removed by `prepare`
         return self.path(cell)
 
     def load(self, cell: CellId) -> Record:

@@ -1,5 +1,8 @@
 """Measured loss against sparsity, with the predicted limits drawn over it."""
 
+from collections.abc import Callable
+from functools import partial
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -16,11 +19,13 @@ TITLE = "Predicted limits over the measured loss"
 CAPTION = (
     "Rise of the mean training loss above that of the least pruned point, one line per seed. Horizontal line: the "
     "loss tolerance; where a curve crosses it lies the measured limit. Vertical lines: predicted limits, "
-    "mean over seeds, wide from Hessian products and thin dashed from the dense Hessian; the band spans the bounds of "
-    "all seeds. Below the tolerance the vertical scale is linear, above it logarithmic."
+    "mean over seeds, wide from Hessian products and thin dashed from the dense Hessian; the pale band spans the "
+    "bounds of all seeds. Where limits were searched to a tolerance, the darker band spans those of all seeds with "
+    "their errors. Below the tolerance of the loss the vertical scale is linear, above it logarithmic."
 )
 ABSENT = "There is nothing to draw: this study measured no loss over sparsity."
 
+Axis = Callable[..., alt.X]  # see sparsity_axis
 _CURVES = ("one_shot", "fine_tuned")
 _MOST_SPARSE_SHOWN = 1e-3  # least kept fraction shown: beyond, every network has lost all it learnt
 
@@ -88,6 +93,9 @@ def _predictions(limits: pd.DataFrame) -> pd.DataFrame:
                     "sparsity": group["sparsity_limit"].mean(),
                     "kept_least": 1.0 - group["upper"].max(),
                     "kept_most": 1.0 - group["lower"].min(),
+                    "kept_least_error": 1.0 - (group["sparsity_limit"] + group["error"]).max(),
+                    "kept_most_error": 1.0 - (group["sparsity_limit"] - group["error"]).min(),
+                    "error": group["error"].max(),
                     "cells": ", ".join(group["cell"]),
                 }
             )
@@ -99,11 +107,10 @@ def _panel(curves: pd.DataFrame, limits: pd.DataFrame) -> alt.LayerChart:
     tolerance_nats = float(tolerances.mean()) if len(tolerances) else float("nan")
     predictions = _predictions(limits)
     kept = pd.concat([curves["kept_fraction"], *([predictions["kept_fraction"]] if len(predictions) else [])])
-    x = sparsity_axis(kept, from_dense=True)
-    left = sparsity_axis(kept, from_dense=True, field="kept_most")
+    axis = partial(sparsity_axis, kept, from_dense=True)
     y = _loss_axis(curves, tolerance_nats)
     colour = _colours(curves, predictions)
-    layers = [*_tolerance_layers(tolerance_nats, y), *_prediction_layers(predictions, x, left, colour)]
+    layers = [*_tolerance_layers(tolerance_nats, y), *_prediction_layers(predictions, axis, colour)]
     tooltip = [
         alt.Tooltip("curve:N", title="Curve"),
         alt.Tooltip("sparsity:Q", title="Sparsity", format=".6~%"),
@@ -111,7 +118,7 @@ def _panel(curves: pd.DataFrame, limits: pd.DataFrame) -> alt.LayerChart:
         alt.Tooltip("seed:Q", title="Seed"),
         alt.Tooltip("cell:N", title="Cell"),
     ]
-    base = alt.Chart(curves).encode(x=x, y=y, color=colour, detail="seed:N")
+    base = alt.Chart(curves).encode(x=axis(), y=y, color=colour, detail="seed:N")
     layers += [base.mark_line(strokeWidth=1.6), base.mark_point(filled=True, size=18).encode(tooltip=tooltip)]
     return alt.layer(*layers).properties(width=_theme.WIDTH, height=_theme.HEIGHT)
 
@@ -153,7 +160,18 @@ def _tolerance_layers(tolerance_nats: float, y: alt.Y) -> list[alt.Chart]:
     ]
 
 
-def _prediction_layers(predictions: pd.DataFrame, x: alt.X, left: alt.X, colour: alt.Color) -> list[alt.Chart]:
+def _band(predictions: pd.DataFrame, opacity: float, axis: Axis, ends: str, colour: alt.Color) -> list[alt.Chart]:
+    """Return a band between the columns kept_most and kept_least of a kind, or nothing where they are not known."""
+    most, least = f"kept_most{ends}", f"kept_least{ends}"
+    bounded = predictions.dropna(subset=[most, least])
+    if bounded.empty:
+        return []
+    bounded[[most, least]] = bounded[[most, least]].clip(_MOST_SPARSE_SHOWN, 1.0)  # 0 is at infinity
+    band = alt.Chart(bounded).mark_rect(opacity=opacity, clip=True)
+    return [band.encode(x=axis(field=most), x2=least, color=colour)]
+
+
+def _prediction_layers(predictions: pd.DataFrame, axis: Axis, colour: alt.Color) -> list[alt.Chart]:
     if predictions.empty:
         return []
     tooltip = [
@@ -163,16 +181,16 @@ def _prediction_layers(predictions: pd.DataFrame, x: alt.X, left: alt.X, colour:
         alt.Tooltip("sparsity:Q", title="Sparsity", format=".4~%"),
         alt.Tooltip("cells:N", title="Cells"),
     ]
+    if predictions["error"].notna().any():
+        tooltip.insert(-1, alt.Tooltip("error:Q", title="Error, largest of all seeds", format=".2~%"))
     estimated, dense = predictions[~predictions["is_dense"]], predictions[predictions["is_dense"]]
-    bounded = estimated.dropna(subset=["kept_least", "kept_most"])
-    bounded = bounded.assign(kept_least=bounded["kept_least"].clip(lower=_MOST_SPARSE_SHOWN))  # 0 is at infinity
-    layers = []
-    if len(bounded):
-        band = alt.Chart(bounded).mark_rect(opacity=0.1, clip=True)
-        layers.append(band.encode(x=left, x2="kept_least", color=colour))
+    layers = [
+        *_band(estimated, 0.1, axis, "", colour),
+        *_band(estimated, 0.3, axis, "_error", colour),
+    ]
     wide, thin = {"strokeWidth": 4.5, "opacity": 0.5}, {"strokeWidth": 1.6, "strokeDash": [5, 4], "opacity": 1.0}
     for frame, look in ((estimated, wide), (dense, thin)):
         if len(frame):
             rule = alt.Chart(frame).mark_rule(**look, clip=True)
-            layers.append(rule.encode(x=x, color=colour, tooltip=tooltip))
+            layers.append(rule.encode(x=axis(), color=colour, tooltip=tooltip))
     return layers

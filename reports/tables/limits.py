@@ -17,7 +17,9 @@ TITLE = "Sparsity limits, predicted and measured"
 CAPTION = (
     "The largest sparsity whose training loss stays within the tolerance. Predicted: estimated from Hessian products "
     "(stochastic Lanczos quadrature, SLQ, with its standard error over probes; the masked quadratic by conjugate "
-    "gradients), and exactly from the dense Hessian. Measured: without touching the kept weights (one-shot) and after "
+    "gradients), and exactly from the dense Hessian. Error: of a limit that was searched to a tolerance, for probes, "
+    "Lanczos steps and examples left out together, at the loss tolerance itself. "
+    "Measured: without touching the kept weights (one-shot) and after "
     "training them again (fine-tuned). Differences are in points of sparsity; rows of several seeds carry the 95% "
     "Student-t interval."
 )
@@ -48,6 +50,7 @@ COLUMNS = (
     Column("Seed", _seed_text, "seed_order", traced_to=""),
     with_interval("Estimated (%)", _ESTIMATED, traced_to="estimated_cells"),
     number("Probe s.e. (points)", "probe_standard_error", percent_text, "estimated_cells"),
+    number("Error (points)", "error", percent_text, "estimated_cells"),
     with_interval("Dense Hessian (%)", _DENSE, traced_to="dense_hessian_cells"),
     with_interval("Estimated − dense Hessian", "estimated_minus_dense", difference_text),
     with_interval("One-shot, measured (%)", "one_shot", traced_to="measured_cells"),
@@ -70,6 +73,7 @@ _FRAME = (
     "estimated_lower",
     "estimated_upper",
     "probe_standard_error",
+    "error",
     "estimated_cells",
     "dense_hessian_cells",
     "measured_cells",
@@ -143,6 +147,7 @@ def _record(predicted: pd.DataFrame, by_loss: pd.DataFrame, measured: pd.DataFra
         "estimated_lower": _first(estimated, "lower"),
         "estimated_upper": _first(estimated, "upper"),
         "probe_standard_error": _first(estimated, "probe_standard_error"),
+        "error": _first(estimated, "error"),
         "estimated_cells": cell_names(estimated["cell"]),
         "dense_hessian_cells": cell_names(dense["cell"]),
         "measured_cells": cell_names(used["cell"]),
@@ -156,7 +161,13 @@ def _mean_record(group: pd.DataFrame) -> dict[str, object]:
         record |= with_half_width(name, group[name].astype("float64"))
     for name in ("loss_tolerance_nats", "estimated_lower", "estimated_upper"):
         record[name] = group[name].mean()
-    record |= {"probe_standard_error": np.nan, "statistic": "mean", "seed": None, "seed_order": group["seed"].max()}
+    record |= {
+        "probe_standard_error": np.nan,
+        "error": np.nan,
+        "statistic": "mean",
+        "seed": None,
+        "seed_order": group["seed"].max(),
+    }
     record["num_seeds"] = group["seed"].nunique()
     for name in ("estimated_cells", "dense_hessian_cells", "measured_cells", "cells"):
         record[name] = cell_names(pd.Series(" ".join(group[name]).split(), dtype="str"))

@@ -22,6 +22,8 @@ class Context:
         input_paths: role -> path of an input cell's file, for workers that load it themselves.
         probe_map: how SLQ probes are spread; inline or Ray actors.
         device: "cpu" or "cuda".
+        checkpoint: a folder, there or not, for what a cell that is killed goes on from; it is removed once the cell is
+            committed. None: nothing is saved on the way.
         progress: called with a fraction in [0, 1] and a short text.
     """
 
@@ -29,4 +31,5 @@ class Context:
     input_paths: dict[str, tuple[CellId, Path]] = field(default_factory=dict)
     probe_map: ProbeMap = inline_map
     device: str = "cpu"
+    checkpoint: Path | None = None
     progress: Callable[[float, str], None] = silent

@@ -166,6 +166,7 @@ class StoredNetwork:
     dtype: str = "float32"
     num_examples: int | None = None  # of the training split, for the Hessian alone; None: all
     subset_seed: int = 0
+    operands: Operands = "full"
 
     def load(self) -> Network:
         """Load weights and data by path."""
@@ -175,14 +176,22 @@ class StoredNetwork:
         dataset = verified_dataset(self.data, self.data_sha256)
         return Network(model.to(self.device).eval(), splits_on(dataset, self.device))
 
+    def with_examples(self, num_examples: int | None, subset_seed: int) -> "StoredNetwork":
+        """Return the same network over some of the examples."""
+        return replace(self, num_examples=num_examples, subset_seed=subset_seed)
+
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
-        return self.load().with_train_examples(self.num_examples, self.subset_seed).hessian(self.dtype)
+        return (
+            self.load()
+            .with_train_examples(self.num_examples, self.subset_seed)
+            .hessian(self.dtype, operands=self.operands)
+        )
 
     def build_shard(self, rank: int, size: int) -> HessianOperator:
         """Return the part of the Hessian that one of `size` processes computes."""
         network = self.load().with_train_examples(self.num_examples, self.subset_seed)
-        return network.hessian(self.dtype, shard=(rank, size))
+        return network.hessian(self.dtype, shard=(rank, size), operands=self.operands)
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from suite.cells._context import Context
 from suite.cells._datasets import DataSpec
 from suite.cells._faithful import published_recipe
+from suite.cells._predictions import prediction_metrics, prediction_rows
 from suite.cells.limit import Options as LimitOptions
-from suite.cells.limit import prediction_metrics, prediction_rows
 from suite.cells.row_norms import row_arrays
 from suite.cells.spectrum import stored_network, tridiagonal_arrays
 from suite.extensions import load

@@ -1,21 +1,22 @@
 """Predict the sparsity limits of a trained dense network from its spectrum, and measure them by pruning it."""
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from suite.cells._context import Context
 from suite.cells._datasets import DataSpec
 from suite.cells._network import Network
+from suite.cells._predictions import NOT_DEFINED, prediction_metrics, prediction_rows
+from suite.cells._search import fixed_and_chosen, search_metrics_of
 from suite.cells.spectrum import finite_measure, stored_network
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.measured import MeasuredLimit, coarse_to_fine
-from suite.limits.predict import Prediction, lanczos_delta_measure, predict
+from suite.limits.predict import lanczos_delta_measure, predict
 from suite.limits.removal import MagnitudeOrder
 from suite.network import ModelSpec, prunable_weights
 from suite.problem import evaluate
@@ -35,19 +36,34 @@ PRIORITY = 5
 
 
 class Options(Settings):
-    """What is predicted, and how the measured limits are searched."""
+    """What is predicted, and how the measured limits are searched.
+
+    With a tolerance the spectrum cell searches both predictions, and what needs the spectrum needs that cell.
+    """
 
     network: str = "lomp"  # the method whose dense reference is analysed
     loss_tolerance_nats: Annotated[float, Field(gt=0)] | None = None  # None: standard deviation of batch losses
     curvature: Curvature = "abs"  # "abs" is the paper's choice
+    tolerance: Annotated[float, Field(gt=0, lt=1)] | None = (
+        None  # error of a prediction, in sparsity; None: fixed effort
+    )
     num_lanczos_steps: Annotated[int, Field(ge=1)] = 64  # of each run from the removed weights
     fine_tune_epochs: Annotated[int, Field(ge=1)] = 30  # per evaluation of the fine_tuned limit
     accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005  # allowed on validation, by the accuracy criterion
     max_evaluations: Annotated[int, Field(ge=12)] = 60
 
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.tolerance is not None and "num_lanczos_steps" in self.model_fields_set:
+            raise ValueError(fixed_and_chosen("num_lanczos_steps", self.num_lanczos_steps, self.tolerance))
+        return self
+
 
 class Config(Settings):
-    """Everything the limits depend on; weights and spectrum come from the input cells."""
+    """Everything the limits depend on; weights and spectrum come from the input cells.
+
+    num_lanczos_steps: None where the input cell "spectrum" holds the predictions.
+    """
 
     model: ModelSpec
     data: DataSpec
@@ -55,7 +71,7 @@ class Config(Settings):
     seed: int
     loss_tolerance_nats: float | None
     curvature: Curvature
-    num_lanczos_steps: int
+    num_lanczos_steps: int | None
     fine_tune_recipe: Recipe
     accuracy_drop: float
     max_evaluations: int
@@ -74,7 +90,7 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
         seed=seed,
         loss_tolerance_nats=options.loss_tolerance_nats,
         curvature=options.curvature,
-        num_lanczos_steps=min(options.num_lanczos_steps, total),
+        num_lanczos_steps=min(options.num_lanczos_steps, total) if options.tolerance is None else None,
         fine_tune_recipe=task.training.model_copy(
             update={"epochs": options.fine_tune_epochs, "weight_decay": 0.0, "l1": 0.0}
         ),
@@ -88,23 +104,28 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
 
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
     """Predict from the stored spectrum and runs from the removed weights; then prune and evaluate."""
-    measure = finite_measure(inputs["spectrum"])
     network = stored_network(config.model, config.data, context, config.dtype).load()
     order = MagnitudeOrder.of(network.weights())
+    if config.num_lanczos_steps is None:
+        record = Record(metrics=search_metrics_of(inputs["spectrum"]), cost={"matvecs": 0.0})
+    else:
+        record = _predicted(config, config.num_lanczos_steps, network, order, inputs["spectrum"], context)
+    steps = _measure(_Sweep(network, order, config), record, context)
+    record.cost["gradient_steps"] = float(steps)
+    return record
+
+
+def _predicted(
+    config: Config, num_lanczos_steps: int, network: Network, order: MagnitudeOrder, spectrum: Record, context: Context
+) -> Record:
+    measure = finite_measure(spectrum)
     tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
     operator = network.hessian(config.dtype)
     context.progress(0.05, "runs from the removed weights")
-    predictions = predict(
-        measure,
-        order,
-        tolerance,
-        lanczos_delta_measure(operator, order, config.num_lanczos_steps),
-        config.curvature,
-    )
+    delta_measure = lanczos_delta_measure(operator, order, num_lanczos_steps)
+    predictions = predict(measure, order, tolerance, delta_measure, config.curvature)
     record = Record(metrics=prediction_metrics(predictions, "slq"), cost={"matvecs": float(operator.num_matvecs)})
     record.metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
-    steps = _measure(_Sweep(network, order, config), tolerance, record, context)
-    record.cost["gradient_steps"] = float(steps)
     return record
 
 
@@ -113,37 +134,10 @@ def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
     rows = prediction_rows(record, "slq", config.curvature)
     tolerance = record.metrics["loss_tolerance_nats"].value
     for name in ("one_shot", "fine_tuned", "one_shot_accuracy", "fine_tuned_accuracy"):
-        measured = {"sparsity_limit": record.metrics[f"measured/{name}"].value} | _NOT_DEFINED
+        measured = {"sparsity_limit": record.metrics[f"measured/{name}"].value} | NOT_DEFINED
         rows.append({"limit": name, "source": "measured", "curvature": "", "tolerance_factor": 1.0,
                      "loss_tolerance_nats": tolerance} | measured)  # fmt: skip
     return {"limits": rows}
-
-
-_NOT_DEFINED = {"lower": math.nan, "upper": math.nan, "probe_standard_error": math.nan}
-_PARTS = ("sparsity_limit", "lower", "upper", "probe_standard_error")
-
-
-def prediction_metrics(predictions: list[Prediction], source: str) -> dict[str, Metric]:
-    """Return predictions as metrics named SOURCE/LIMIT/FACTOR/PART."""
-    metrics = {}
-    for prediction in predictions:
-        place = f"{source}/{prediction.limit}/{prediction.tolerance_factor:g}"
-        for part in _PARTS:
-            metrics[f"{place}/{part}"] = Metric(getattr(prediction.estimate, part), "1")
-    return metrics
-
-
-def prediction_rows(record: Record, source: str, curvature: str) -> list[dict[str, Any]]:
-    """Return the rows of table/limits for metrics that prediction_metrics named."""
-    places = sorted({name.rsplit("/", 1)[0] for name in record.metrics if name.startswith(f"{source}/")})
-    tolerance = record.metrics["loss_tolerance_nats"].value
-    rows = []
-    for place in places:
-        _, limit, factor = place.split("/")
-        fields = {"limit": limit, "source": source, "curvature": curvature, "tolerance_factor": float(factor)}
-        fields |= {"loss_tolerance_nats": float(factor) * tolerance}
-        rows.append(fields | {part: record.metrics[f"{place}/{part}"].value for part in _PARTS})
-    return rows
 
 
 class _Sweep:
@@ -185,9 +179,9 @@ class _Sweep:
         return {"train_loss": train_split.loss, "validation_accuracy": validation.accuracy}
 
 
-def _measure(sweep: _Sweep, tolerance: float, record: Record, context: Context) -> int:
+def _measure(sweep: _Sweep, record: Record, context: Context) -> int:
     """Search all four measured limits; add them and their curves to the record; return the gradient steps spent."""
-    most_loss = sweep.reference["train_loss"] + tolerance
+    most_loss = sweep.reference["train_loss"] + record.metrics["loss_tolerance_nats"].value
     least_accuracy = sweep.reference["validation_accuracy"] - sweep.config.accuracy_drop
     criteria: dict[str, Callable[[Mapping[str, float]], bool]] = {
         "": lambda values: values["train_loss"] <= most_loss,

@@ -13,8 +13,8 @@ from pydantic import Field
 from suite.cells._context import Context
 from suite.cells._datasets import DataSpec
 from suite.cells._masked import MAX_MATVECS_PER_SOLVE, RESOLUTION, masked_limits
+from suite.cells._predictions import prediction_metrics, prediction_rows
 from suite.cells.limit import Options as LimitOptions
-from suite.cells.limit import prediction_metrics, prediction_rows
 from suite.cells.spectrum import finite_measure, stored_network
 from suite.extensions import load
 from suite.limits.estimate import LimitEstimate

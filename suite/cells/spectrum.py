@@ -1,18 +1,24 @@
-"""Measure the Hessian spectrum of a trained dense network by stochastic Lanczos quadrature, probes sharded."""
+"""Measure the Hessian spectrum of a trained dense network by stochastic Lanczos quadrature, probes sharded.
+
+With a tolerance (options.limit.tolerance) both limits are searched here, because the search is made of probes, and the
+spectrum is the one that they were found from: of the last subset where examples were left out.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from suite.cells._context import Context
 from suite.cells._datasets import DataSpec
 from suite.cells._network import StoredNetwork
+from suite.cells._search import Search, fixed_and_chosen, removed_arrays, search_cost, search_metrics
 from suite.curvature.probes import Distribution, ProbeRequest
 from suite.curvature.quadrature import SpectralMeasure, measure_of_tridiagonals
 from suite.curvature.slq import ProbeResult, slq
 from suite.errors import UserError
+from suite.extensions import load
 from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
@@ -27,7 +33,10 @@ PRIORITY = 5
 
 
 class Options(Settings):
-    """network: the method whose dense reference is measured. On digits, 4 probes of 64 steps came within 0.005."""
+    """network: the method whose dense reference is measured. On digits, 4 probes of 64 steps came within 0.005.
+
+    num_probes and num_lanczos_steps do not go with options.limit.tolerance, which chooses them.
+    """
 
     network: str = "lomp"
     num_probes: Annotated[int, Field(ge=1)] = 4
@@ -37,39 +46,59 @@ class Options(Settings):
 
 
 class Config(Settings):
-    """Everything the tridiagonals depend on; the weights come from the input cell."""
+    """Everything the tridiagonals depend on; the weights come from the input cell.
+
+    Either num_probes and num_lanczos_steps are given, or a search.
+    """
 
     model: ModelSpec
     data: DataSpec
     threads: int
     seed: int
-    num_probes: int
-    num_lanczos_steps: int
+    num_probes: int | None
+    num_lanczos_steps: int | None
     distribution: Distribution
     dtype: Literal["float32", "float64"]
+    search: Search | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_search(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a search that is none: cells of fixed effort keep the keys of before there was one."""
+        values: dict[str, Any] = handler(self)
+        return values if self.search is not None else {name: values[name] for name in values if name != "search"}
 
 
 def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
-    """Plan the spectrum of one dense network."""
+    """Plan the spectrum of one dense network, with a fixed effort or to the tolerance of `limit`.
+
+    Raises:
+        UserError: an option fixes what the tolerance chooses.
+    """
     located, spec, total = planner.network(task)
+    search = _search(planner, options)
     config = Config(
         model=spec,
         data=located.spec,
         threads=task.threads,
         seed=seed,
-        num_probes=options.num_probes,
-        num_lanczos_steps=min(options.num_lanczos_steps, total),
+        num_probes=options.num_probes if search is None else None,
+        num_lanczos_steps=min(options.num_lanczos_steps, total) if search is None else None,
         distribution=options.distribution,
         dtype=options.dtype,
+        search=search,
     )
     dense = planner.reference(task, options.network, seed)
     return planner.add("spectrum", config, {"dense": dense}, task, f"seed {seed} spectrum of {options.network}'s dense")
 
 
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
-    """Run all probes through the context's map and store their tridiagonals."""
+    """Run all probes, or the search, through the context's map and store their tridiagonals."""
     del inputs  # the workers load the network themselves, by path
     source = stored_network(config.model, config.data, context, config.dtype)
+    if config.search is not None:
+        return _searched(config.search, source, config, context)
+    assert config.num_probes is not None
+    assert config.num_lanczos_steps is not None
     requests = [
         ProbeRequest(config.seed, index, config.distribution, config.num_lanczos_steps)
         for index in range(config.num_probes)
@@ -86,6 +115,32 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
             "probes_s": sum(result.seconds for result in results),
             "restarts": float(sum(result.restarts for result in results)),
             "reissued": float(sum(result.reissued for result in results)),
+        },
+    )
+
+
+def _search(planner: "Planner", options: Options) -> Search | None:
+    limit: Any = planner.options("limit", load("suite.cells", "limit", "analysis"))
+    if limit.tolerance is None:
+        return None
+    for name in ("num_probes", "num_lanczos_steps"):
+        if name in options.model_fields_set:
+            line = fixed_and_chosen(f"options.spectrum.{name}", getattr(options, name), limit.tolerance)
+            raise UserError(line)
+    return Search(tolerance=limit.tolerance, loss_tolerance_nats=limit.loss_tolerance_nats, curvature=limit.curvature)
+
+
+def _searched(search: Search, source: StoredNetwork, config: Config, context: Context) -> Record:
+    found, target = search.run(source, config.seed, config.distribution, context)
+    arrays = tridiagonal_arrays(found.probes)
+    return Record(
+        metrics=_metrics(arrays) | search_metrics(found, target),
+        arrays=arrays | removed_arrays(found),
+        cost=search_cost(found),
+        timings={
+            "probes_s": found.seconds,
+            "restarts": float(found.num_restarts),
+            "reissued": float(found.num_reissued),
         },
     )
 

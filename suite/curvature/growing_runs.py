@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from data.hdf5 import refusal
 from suite.curvature.lanczos import LanczosRun, check_num_lanczos_steps
@@ -18,7 +19,7 @@ from suite.curvature.memory import basis_placement, basis_room_bytes, say_plan
 from suite.curvature.operators import SymmetricOperator
 from suite.curvature.probes import RunRequest, start_vector
 from suite.curvature.saved_runs import load_run, save_run
-from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, Watch, unwatched
+from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, Watch, inline_map, unwatched
 
 logger = logging.getLogger(__name__)
 
@@ -161,3 +162,27 @@ def growing_inline_map(folder: Path | None = None) -> Iterator[GrowingInlineMap]
     growing = GrowingInlineMap(folder)
     yield growing
     growing.close()
+
+
+@runtime_checkable
+class KeepingMap(Protocol):
+    """A ProbeMap whose workers can keep their runs."""
+
+    def kept(self, folder: Path | None) -> ProbeMap:
+        """Return the map with workers that keep their runs; folder: see growing_inline_map, visible to all of them."""
+        ...
+
+
+@contextmanager
+def kept_runs(probe_map: ProbeMap, folder: Path | None) -> Iterator[ProbeMap]:
+    """Yield the map as one that keeps its runs: for a search, which asks for the same runs with more and more steps.
+
+    Args:
+        probe_map: inline_map, or one that can be told; any other is yielded as it is, which costs time alone.
+        folder: where runs are saved, a folder per source; None: nowhere.
+    """
+    if probe_map is inline_map:
+        with growing_inline_map(folder) as growing:
+            yield growing
+    else:
+        yield probe_map.kept(folder) if isinstance(probe_map, KeepingMap) else probe_map

@@ -1,15 +1,14 @@
-"""Limits to a tolerance: the search of suite.limits.subset_limits on a network that a user brings, watched."""
+"""Limits to a tolerance: the search of suite.limits.subset_limits on a network that can be loaded, watched."""
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from suite.cells._network import Network, NetworkSource
-from suite.curvature.growing_runs import growing_inline_map
-from suite.curvature.probes import ProbeRequest
-from suite.curvature.slq import ProbeMap, ProbeResult, inline_map
+from suite.curvature.growing_runs import kept_runs
+from suite.curvature.probes import ProbeRequest, RemovedWeightsRequest
+from suite.curvature.slq import ProbeMap, ProbeResult
 from suite.errors import UserError
 from suite.limits.adaptive import Target
 from suite.limits.curvature_treatment import Curvature
@@ -21,20 +20,24 @@ from suite.measure.watch import Progress, WatchedMap
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
-    """A search that has ended.
+class Found:
+    """What a search found, and from what.
 
     Attributes:
-        limits: what it found.
+        limits: both, with their errors.
         probes: the last runs from random probes, by growing index; none where the dense Hessian took over.
+        removed: the longest run from removed weights, the later of equals; None where there was none.
         num_restarts: runs begun again after a worker was lost.
         num_reissued: second copies of slow runs.
+        seconds: that all runs took, each by the clock of its worker.
     """
 
     limits: TolerantLimits
     probes: list[ProbeResult]
+    removed: ProbeResult | None
     num_restarts: int
     num_reissued: int
+    seconds: float
 
 
 def search_to_tolerance(
@@ -43,7 +46,7 @@ def search_to_tolerance(
     target: Target,
     probe_map: ProbeMap,
     progress: Progress,
-) -> Search:
+) -> Found:
     """Compute both limits to a tolerance; see limits_to_tolerance.
 
     Args:
@@ -63,18 +66,27 @@ def search_to_tolerance(
     def source_of(size: int) -> NetworkSource:
         return source.with_examples(None if size == num_examples else size, target.seed)
 
-    keeping: AbstractContextManager[ProbeMap] = (
-        growing_inline_map() if probe_map is inline_map else nullcontext(probe_map)
-    )
-    with keeping as inner:
+    with kept_runs(probe_map, None) as inner:
         watched = WatchedMap(inner, progress)
         try:
             limits = limits_to_tolerance(source_of, num_examples, order, target, watched, watched.report)
         except ValueError as error:
             raise UserError(str(error)) from error
-    last = [each for each in watched.latest.values() if isinstance(each.request, ProbeRequest)]
-    probes = sorted(last, key=lambda result: result.index) if limits.method == "lanczos" else []
-    return Search(limits, probes, watched.num_restarts, watched.num_reissued)
+    return _found(limits, watched)
+
+
+def _found(limits: TolerantLimits, watched: WatchedMap) -> Found:
+    last = list(watched.latest.values())
+    probes = [each for each in last if isinstance(each.request, ProbeRequest)] if limits.method == "lanczos" else []
+    removed = [each for each in last if isinstance(each.request, RemovedWeightsRequest)]
+    return Found(
+        limits,
+        sorted(probes, key=lambda result: result.index),
+        max(reversed(removed), key=lambda result: result.tridiagonal.num_lanczos_steps, default=None),
+        watched.num_restarts,
+        watched.num_reissued,
+        watched.run_seconds,
+    )
 
 
 def target_of(tolerance: float, loss_tolerance_nats: float, curvature: Curvature, effort: Effort) -> Target:
@@ -98,12 +110,13 @@ def loss_tolerance_of(network: Network, given: float | None) -> float:
     epsilon = given or network.loss_tolerance_nats()
     if not epsilon > 0:
         raise UserError(
-            "All mini-batch losses are equal, so their spread is no tolerance. Give --loss-tolerance (nats)."
+            "All mini-batch losses are equal, so their spread is no tolerance. "
+            "Give --loss-tolerance (nats), or the option loss_tolerance_nats."
         )
     return epsilon
 
 
-def search_as_json(search: Search, target: Target) -> dict[str, Any]:
+def search_as_json(search: Found, target: Target) -> dict[str, Any]:
     """Return how a search ended: both limits with their budgets, its effort, and all checks on the way."""
     limits, last = search.limits, search.limits.checks[-1]
     return {

@@ -29,11 +29,13 @@ class WatchedMap:
     Attributes:
         num_restarts: runs that were begun again after a worker was lost.
         num_reissued: second copies of slow runs.
+        run_seconds: that all runs took, each by the clock of its worker.
         latest: the last result of each run of the latest source, by the run's name.
     """
 
     def __init__(self, inner: ProbeMap, progress: Progress) -> None:
         self.num_restarts = self.num_reissued = 0
+        self.run_seconds = 0.0
         self.latest: dict[str, ProbeResult] = {}
         self._inner, self._progress = inner, progress
         self._source: OperatorSource | None = None
@@ -56,9 +58,11 @@ class WatchedMap:
             name, before = result.request.name if result.request else str(result.index), self._num_products
             self._num_products += self._num_new(name, result.tridiagonal.num_lanczos_steps)
             self._num_steps[name] = max(self._num_steps.get(name, 0), result.tridiagonal.num_lanczos_steps)
-            self.latest[name] = result
+            self.latest.pop(name, None)
+            self.latest[name] = result  # the one answered last stands last
             self.num_restarts += result.restarts
             self.num_reissued += result.reissued
+            self.run_seconds += result.seconds
             pace.finish(self._num_products - before)
             yield result
         self._idle_since_s = time.perf_counter()

@@ -313,20 +313,6 @@ def test_slow_is_measured_by_the_median_of_finished_probes(
     assert crew._slow(job) is None
 
 
-def test_the_time_between_two_questions_is_not_held_against_a_team() -> None:
-    now_s, patience = time.monotonic(), Patience(silence_s=5.0, stall_s=20.0)
-    team = busy_team(requests(1)[0])
-    team.moved_s = now_s - 1000
-    team.questions = {0: (None, now_s - 999)}
-    assert team.complaint(patience) == ""  # waits for its place
-    team.heard = {0}
-    assert team.complaint(patience).startswith("worker 0 of 0 was silent for 9")
-    team.questions = {0: (None, now_s)}
-    assert team.complaint(patience).startswith("no product was completed for 1000 s")
-    team.pending = []
-    assert team.complaint(patience) == ""
-
-
 def test_the_second_answer_to_a_request_is_dropped() -> None:
     (request,) = requests(1)
     job = job_of(request)

@@ -46,6 +46,7 @@ class Study:
     seeds: Sequence[int] = (0, 1, 2)
     networks: Sequence[str] = ("lomp",)
     analyses: bool = True
+    searched: bool = False  # the limits, to a tolerance
     rounds: bool = True
     labels: dict[str, str] = field(default_factory=lambda: dict(LABELS))
     num_classes: int | None = 10
@@ -199,7 +200,7 @@ def _analysis(
         "slq": {"arrays": slq_arrays(eigenvalues, 4, 32, generator)},
         "dense_hessian": {"arrays": {"eigenvalues": eigenvalues}},
     }
-    tolerance_nats = 0.0025 * float(np.exp(0.1 * generator.standard_normal()))
+    searched, tolerance_nats = study.searched, 0.0025 * float(np.exp(0.1 * generator.standard_normal()))
     curves_name = f"limit-{_key(task, network, seed, 'measured')}"
     sparsity = np.concatenate([np.linspace(0.0, 0.9, 10), np.linspace(0.91, 0.998, 23)])
     jitter = 0.002 * float(generator.standard_normal())
@@ -227,13 +228,16 @@ def _analysis(
                 ("dense_hessian", value, np.nan, dense_cell),
             ):
                 found = {"limit": limit, "source": source, "curvature": "positive", **setting}
+                total = {"error": 0.004 if searched and factor == 1.0 and source == "slq" else np.nan}
                 bounds = {"sparsity_limit": estimate, "lower": estimate - 0.006, "upper": estimate + 0.006}
-                limits.append({**shared, **found, **bounds, "probe_standard_error": error, "cell": cell})
+                limits.append({**shared, **found, **bounds, "probe_standard_error": error, **total, "cell": cell})
         for limit, losses in (("one_shot", one_shot), ("fine_tuned", fine_tuned)):
             value = float(sparsity[np.flatnonzero(losses <= losses[0] + rise)[-1]])
             found = {"limit": limit, "source": "measured", "curvature": "", **setting}
             bounds = {"sparsity_limit": value, "lower": np.nan, "upper": np.nan}
-            limits.append({**shared, **found, **bounds, "probe_standard_error": np.nan, "cell": curves_name})
+            limits.append(
+                {**shared, **found, **bounds, "probe_standard_error": np.nan, "error": np.nan, "cell": curves_name}
+            )
     return {curves_name: {"curves": curves}}, limits, arrays
 
 

@@ -70,3 +70,17 @@ def test_a_bound_of_one_is_drawn_to_the_end_of_the_axis(results_file):
     results = dataclasses.replace(results, limits=results.limits.assign(upper=1.0))
     bands = [row for row in drawn(results) if row.get("source") == "SLQ" and "kept_least" in row]
     assert any(row["kept_least"] == 1e-3 for row in bands)
+
+
+def test_the_errors_of_searched_limits_are_a_band_around_all_seeds(results_file):
+    results = Results.read(results_file(searched=True))
+    rows = results.limits.query("limit == 'gaussian_width' and source == 'slq' and tolerance_factor == 1.0")
+    band = next(row for row in drawn(results) if row.get("curve") == "Predicted: Gaussian width")
+    assert band["kept_most_error"] == pytest.approx(1 - (rows["sparsity_limit"].min() - 0.004))
+    assert band["kept_least_error"] == pytest.approx(1 - (rows["sparsity_limit"].max() + 0.004))
+    assert layers_over(results, "kept_most_error") == 1
+    assert layers_over(Results.read(results_file()), "kept_most_error") == 0
+
+
+def layers_over(results, field):
+    return str(limits.chart(results, "mlp-digits").to_dict()).count(f"'field': '{field}'")

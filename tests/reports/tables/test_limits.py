@@ -107,3 +107,18 @@ def test_limits_by_accuracy_alone_are_shown(results):
     frame = limits.build(dataclasses.replace(results, limits=alone))
     assert frame["one_shot_accuracy"].notna().all()
     assert len(frame) == 3 + 1
+
+
+def test_the_error_of_a_searched_limit_stands_beside_it(results_file):
+    frame = limits.build(Results.read(results_file(searched=True)))
+    heading = [column.heading for column in limits.COLUMNS].index("Error (points)")
+    shown = {
+        (row.statistic, row.tolerance_factor): text[heading]
+        for row, text in zip(frame.itertuples(), printed(frame, limits.COLUMNS), strict=True)
+    }
+    assert shown == {
+        (kind, factor): "0.40" if (kind, factor) == ("seed", 1.0) else "–"
+        for kind in ("seed", "mean")
+        for factor in (0.5, 1.0, 2.0)
+    }
+    assert limits.build(Results.read(results_file()))["error"].isna().all()
