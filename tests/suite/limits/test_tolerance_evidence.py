@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from data import ensure as ensure_dataset
 from data import read_dataset
+from suite.curvature.arithmetic import Execution
 from suite.curvature.dense import dense_hessian, eigendecomposition
 from suite.curvature.growing_runs import growing_inline_map
 from suite.curvature.operators import HessianOperator
@@ -35,7 +36,8 @@ class Source:
 
     def build(self, dtype: torch.dtype = torch.float32) -> HessianOperator:
         names = [name for name, value in self.model.named_parameters() if value.ndim > 1]
-        return HessianOperator(self.model, names, [(self.inputs, self.targets)], dtype)
+        kept = Execution(keep_graphs=True)
+        return HessianOperator(self.model, names, [(self.inputs, self.targets)], dtype, execution=kept)
 
 
 def _mlp() -> nn.Module:
