@@ -16,6 +16,7 @@ from suite.curvature.slq import OperatorSource, ProbeMap, run_requests
 from suite.limits.bracket import LIMITS, Bracket, Runs
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.error_budget import Check, ErrorBudget
+from suite.limits.outlook import has_many_far_out, is_out_of_reach
 from suite.limits.removal import MagnitudeOrder
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,10 @@ _PROBE_SHARE = 0.6  # of the tolerance; truncation then has 0.8, and more probes
 _DRIFT = 0.15
 _DRIFT_SHARE = 0.2  # of the tolerance, or of the truncation; beyond it the run from removed weights begins anew
 _REMOVED_FROM = 3.0  # times the tolerance: above this truncation no run from removed weights is begun
-GRADIENTS_PER_PRODUCT = 3.0  # of the same examples, a product alone; 2 in a block: see HessianOperator
-GRADIENTS_PER_BLOCK_PRODUCT = 2.0
+# Gradients of the same examples per product, from tests/performance/results/products.json: a product alone, which does
+# its own first pass, 2.0 to 2.4; one of a block, or on kept graphs, 1.3 (FC5), 1.6 (ResNet-20) and 1.9 (ResNet-18).
+GRADIENTS_PER_PRODUCT = 2.0
+GRADIENTS_PER_BLOCK_PRODUCT = 1.6
 
 Report = Callable[[Check, int], None]  # the check, the most products that may follow
 
@@ -44,7 +47,8 @@ class Target:
         distribution: of the probes.
         max_num_lanczos_steps: where the search gives up.
         max_num_probes: the same.
-        max_dense_dim: the largest dimension at which the dense Hessian may take over where it costs less; 0: never.
+        max_dense_dim: the largest dimension at which the dense Hessian may take over, where it costs less or where
+            Lanczos steps cannot reach the tolerance; 0: never.
     """
 
     tolerance: float
@@ -103,6 +107,11 @@ class StepSearch:
         probe_map: runs the requests; one that keeps runs saves most of the work.
         ledger: where work is entered.
         report: called after each check.
+
+    Attributes:
+        checks: all checks so far.
+        num_removed: count of the run from removed weights; 0 until a limit is known well enough.
+        gave_up: the largest number of steps was foreseen to leave the tolerance out of reach.
     """
 
     def __init__(
@@ -113,7 +122,7 @@ class StepSearch:
         self.checks: list[Check] = []
         self.num_probes = 1
         self.num_lanczos_steps = min(FIRST_STEPS, self._most_steps)
-        self._num_removed = 0  # of the run from removed weights; 0: no limit is known yet
+        self.num_removed, self.gave_up = 0, False
         self._map, self._ledger, self._report = probe_map, ledger, report
 
     @property
@@ -125,7 +134,7 @@ class StepSearch:
 
         Returns:
             The runs of the last check, and whether it was within the tolerance; False also where the dense Hessian
-            would be cheaper (see `dense_is_cheaper`).
+            is to take over (see `dense_takes_over`).
 
         Raises:
             ValueError: a product was not finite.
@@ -137,8 +146,16 @@ class StepSearch:
             has_both = len(check.limits) == len(LIMITS)
             if has_both and all(_known_part(budget) <= tolerance for budget in check.budgets.values()):
                 return runs, True
-            if not self._ask_more(check, tolerance) or self.dense_is_cheaper(num_examples):
+            if self.gave_up:
                 return runs, False
+            self.gave_up = self._is_out_of_reach(runs, num_examples, tolerance)
+            can_go_on = not has_both if self.gave_up else self._ask_more(check, tolerance)
+            if not can_go_on or self.dense_takes_over(num_examples):
+                return runs, False
+
+    def dense_takes_over(self, num_examples: int) -> bool:
+        """Return whether the dense Hessian is to be computed: where it costs less, or where Lanczos was given up."""
+        return self.dense_is_cheaper(num_examples) or (self.gave_up and self.order.dim <= self.target.max_dense_dim)
 
     def dense_is_cheaper(self, num_examples: int) -> bool:
         """Return whether the dense Hessian over all examples costs less than the next check's runs from their start."""
@@ -161,16 +178,16 @@ class StepSearch:
 
     def _check(self, source: OperatorSource, num_examples: int) -> tuple[Runs, Check]:
         runs = self._runs(source, num_examples)
-        if self._num_removed == 0 and self._knows_enough(runs):
+        if self.num_removed == 0 and self._knows_enough(runs):
             # A short run is enough to see where the long one has to begin.
-            self._num_removed = self._count_near(runs, "gaussian_width")
+            self.num_removed = self._count_near(runs, "gaussian_width")
             short = self._removed_run(source, num_examples, min(FIRST_STEPS, self.num_lanczos_steps))
-            self._num_removed = self._count_near(replace(runs, removed=short), "statistical_dimension")
+            self.num_removed = self._count_near(replace(runs, removed=short), "statistical_dimension")
             runs = replace(runs, removed=self._removed_run(source, num_examples, self.num_lanczos_steps))
         brackets = self._brackets(runs)
         sharp = brackets.get("statistical_dimension")
         if sharp and self._drift(sharp) > _DRIFT_SHARE * max(self.target.tolerance, sharp.truncation):
-            self._num_removed = self._count_near(runs, "statistical_dimension")
+            self.num_removed = self._count_near(runs, "statistical_dimension")
             runs = replace(runs, removed=self._removed_run(source, num_examples, self.num_lanczos_steps))
             brackets = self._brackets(runs)
         return runs, self._as_check(brackets, num_examples)
@@ -197,7 +214,7 @@ class StepSearch:
         """Return whether the spectrum is known well enough to say which weights a run from removed ones is about."""
         if self.order.num_zero_weights == self.order.dim:
             return False
-        at_the_end = self.num_lanczos_steps == self._most_steps
+        at_the_end = self.gave_up or self.num_lanczos_steps == self._most_steps
         truncation = runs.bracket("gaussian_width", self.target.loss_tolerance_nats).truncation
         return at_the_end or truncation <= _REMOVED_FROM * self.target.tolerance
 
@@ -209,24 +226,46 @@ class StepSearch:
         }
 
     def _drift(self, sharp: Bracket) -> float:
-        return _DRIFT * abs(sharp.middle - self._num_removed / self.order.dim) if self._num_removed else 0.0
+        return _DRIFT * abs(sharp.middle - self.num_removed / self.order.dim) if self.num_removed else 0.0
 
     def _count_near(self, runs: Runs, name: str) -> int:
         """Return the count at a limit, so that the removed weights are not all zero."""
-        bracket = runs.bracket(name, self.target.loss_tolerance_nats)
-        return min(max(round(bracket.middle * self.order.dim), self.order.num_zero_weights + 1), self.order.dim)
+        return self.order.count_near(runs.middle(name, self.target.loss_tolerance_nats))
 
     def _runs(self, source: OperatorSource, num_examples: int) -> Runs:
         steps, target = self.num_lanczos_steps, self.target
         probes: list[RunRequest] = [
             ProbeRequest(target.seed, index, target.distribution, steps) for index in range(self.num_probes)
         ]
-        removed: list[RunRequest] = [RemovedWeightsRequest(self._num_removed, steps)] if self._num_removed else []
+        removed: list[RunRequest] = [RemovedWeightsRequest(self.num_removed, steps)] if self.num_removed else []
         runs = self._run_all(source, num_examples, probes + removed)
         return Runs(runs[: len(probes)], runs[-1] if removed else None, self.order, target.curvature)
 
     def _removed_run(self, source: OperatorSource, num_examples: int, num_lanczos_steps: int) -> Tridiagonal:
-        return self._run_all(source, num_examples, [RemovedWeightsRequest(self._num_removed, num_lanczos_steps)])[0]
+        return self.removed_runs(source, num_examples, [self.num_removed], num_lanczos_steps)[0]
+
+    def removed_runs(
+        self, source: OperatorSource, num_examples: int, counts: Sequence[int], num_lanczos_steps: int
+    ) -> list[Tridiagonal]:
+        """Return one run per count of removed weights, all counts distinct; entered in the ledger."""
+        requests = [RemovedWeightsRequest(count, num_lanczos_steps) for count in counts]
+        return self._run_all(source, num_examples, requests)
+
+    def scale(self) -> float:
+        """Return c = 2 epsilon / R^2 at the last check's published limit: near which eigenvalues the limits hang on."""
+        radius = self.order.radius(self.order.count_near(self.checks[-1].limits["gaussian_width"]))
+        return 2.0 * self.target.loss_tolerance_nats / radius**2 if radius else math.inf
+
+    def _is_out_of_reach(self, runs: Runs, num_examples: int, tolerance: float) -> bool:
+        """Return whether steps are to be given up; where dim of them can be taken, the last leaves no truncation."""
+        truncations = {
+            check.num_lanczos_steps: max(budget.truncation for budget in check.budgets.values())
+            for check in self.checks
+            if check.num_examples == num_examples
+        }
+        if self._most_steps == self.order.dim or not is_out_of_reach(truncations, tolerance, self._most_steps):
+            return False
+        return has_many_far_out(runs.probe_measure(), self.scale(), self.order.dim, self._most_steps)
 
     def _run_all(self, source: OperatorSource, num_examples: int, requests: Sequence[RunRequest]) -> list[Tridiagonal]:
         results = run_requests(source, requests, self._map)

@@ -79,11 +79,15 @@ class Runs:
         removed weights' count and the limit (measured on two networks for digits that were trained with an L1 penalty;
         further away, and without a penalty, by more).
         """
-        mu = self._probe_measure(upper)
+        mu = self.probe_measure(upper=upper)
         if name == "gaussian_width":
             return gaussian_width_limit(mu, self.order, loss_tolerance_nats, curvature=self.curvature).sparsity_limit
         nu = self._direction(upper)
         return implied_count(treated(mu, self.curvature), nu, self.order, loss_tolerance_nats) / self.order.dim
+
+    def middle(self, name: str, loss_tolerance_nats: float) -> float:
+        """Return the middle of one limit's two rules, the estimate; see limit."""
+        return 0.5 * sum(self.limit(name, loss_tolerance_nats, upper=upper) for upper in (False, True))
 
     def bracket(self, name: str, loss_tolerance_nats: float) -> Bracket:
         """Return one limit with its errors.
@@ -94,9 +98,7 @@ class Runs:
         truncation, middle = 0.5 * abs(high - low), 0.5 * (low + high)
         if not self._exact():
             for fraction in _EARLIER:
-                earlier = self.shortened(fraction)
-                ends = [earlier.limit(name, loss_tolerance_nats, upper=upper) for upper in (False, True)]
-                truncation = max(truncation, abs(middle - 0.5 * sum(ends)))
+                truncation = max(truncation, abs(middle - self.shortened(fraction).middle(name, loss_tolerance_nats)))
         return Bracket(low, high, truncation, self.probe_standard_error(name, loss_tolerance_nats, middle))
 
     def probe_standard_error(self, name: str, loss_tolerance_nats: float, limit: float) -> float:
@@ -109,7 +111,7 @@ class Runs:
         Source: Avron and Toledo (2011), "Randomized algorithms for estimating the trace of an implicit symmetric
             positive semi-definite matrix", Journal of the ACM 58, for the variance.
         """
-        mu, dim = treated(self._probe_measure(False), self.curvature), self.order.dim
+        mu, dim = treated(self.probe_measure(upper=False), self.curvature), self.order.dim
         nu = self._direction(False) if name != "gaussian_width" else None
 
         def fraction(count: int) -> float:
@@ -128,7 +130,8 @@ class Runs:
         mean, square = (mu.integrate(lambda nodes, p=p: (1.0 + theta * nodes) ** -p)[0] for p in (1, 2))  # type: ignore[misc]
         return math.sqrt(2.0 * max(0.0, square - mean**2) / (dim * len(self.probes))) / (1.0 - slope)
 
-    def _probe_measure(self, upper: bool) -> SpectralMeasure:
+    def probe_measure(self, *, upper: bool = False) -> SpectralMeasure:
+        """Return the spectral measure of the probes by one kind of rule."""
         return SpectralMeasure(tuple(rule(run, upper=upper) for run in self.probes))
 
     def _direction(self, upper: bool) -> Quadrature:

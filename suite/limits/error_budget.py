@@ -40,12 +40,12 @@ class Check:
 
     Attributes:
         num_examples: of the training split that the Hessian is a mean over.
-        num_lanczos_steps: of every run; 0 for the dense Hessian.
+        num_lanczos_steps: of every run; 0 for the dense Hessian, also while it is assembled.
         num_probes: random ones; 0 for the dense Hessian.
         num_matvecs: Hessian-vector products paid for so far, earlier subsets included.
-        gradient_equivalents: all work so far in gradients of the whole training split; a product alone counts
-            3, one of a block 2 (see HessianOperator).
-        limits: limit -> estimate, in sparsity.
+        gradient_equivalents: all work so far in gradients of the whole training split; a product alone counts 2, one
+            of a block 1.6 (see suite.limits.adaptive).
+        limits: limit -> estimate, in sparsity; none while a dense Hessian is assembled that no check went before.
         budgets: limit -> its error budget at this check.
     """
 
@@ -59,8 +59,8 @@ class Check:
 
     @property
     def total(self) -> float:
-        """Return the larger of the limits' total errors."""
-        return max(budget.total for budget in self.budgets.values())
+        """Return the larger of the limits' total errors; infinite where there is no limit yet."""
+        return max((budget.total for budget in self.budgets.values()), default=math.inf)
 
     def as_json(self) -> dict[str, Any]:
         """Return the check as JSON-able values."""

@@ -58,6 +58,10 @@ class MagnitudeOrder:
         """Return ceil(sparsity * dim); see num_removed."""
         return num_removed(sparsity, self.dim)
 
+    def count_near(self, limit: float) -> int:
+        """Return the count nearest to a limit at which the removed weights are not all zero; all, where they are."""
+        return min(max(round(limit * self.dim), self.num_zero_weights + 1), self.dim)
+
     def radius(self, num_removed: int) -> float:
         """Return R, the Euclidean length of the removed weights."""
         return math.sqrt(self.squared_radii[self._checked(num_removed)])

@@ -22,9 +22,9 @@ from suite.limits.bracket import LIMITS, Runs
 from suite.limits.error_budget import Check, ErrorBudget
 from suite.limits.estimate import LimitEstimate, kinematic_half_width
 from suite.limits.exact import exact_delta_measure
+from suite.limits.other_tolerances import ScaledLimits, with_the_direction_held, with_their_own_directions
 from suite.limits.predict import Prediction, predict
 from suite.limits.removal import MagnitudeOrder
-from suite.limits.tolerance import SCALES
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,9 @@ class TolerantLimits:
     """Limits computed to a tolerance.
 
     Attributes:
-        predictions: both limits at each tolerance factor. Those at other factors than 1 hold the removed weights'
-            direction fixed. Measured at a tolerance of 0.005, they were off by up to 0.017, and by up to 0.010 where
-            the network was trained with an L1 penalty.
+        predictions: both limits at each tolerance factor. Those at other factors than 1 share the random probes, and
+            what two short runs from their own removed weights say is added (see suite.limits.other_tolerances);
+            where the search gave up, the removed weights' direction is held fixed instead.
         budgets: limit -> its errors at factor 1.
         checks: all looks on the way; the last one is the result's.
         converged: False where the search gave up; the budgets say how far it came.
@@ -79,11 +79,13 @@ def limits_to_tolerance(
         order: the prunable weights.
         target: what is computed, and how well.
         probe_map: runs the requests; one that keeps runs (growing_inline_map) saves most of the work.
-        report: called after each check with the most products that may follow.
+        report: called after each check with the most products that may follow, and after each block of columns of a
+            dense Hessian with the columns that do.
 
     Returns:
         Limits whose root sum of squares of probe_standard_error, truncation and subset_bias is within the tolerance,
-        or converged=False and a warning in the log. This is one standard deviation and two widths that held in
+        or converged=False and a warning in the log, early where more steps promise nothing (see
+        suite.limits.outlook). This is one standard deviation and two widths that held in
         measurements, not a bound: 42 of 44 limits of 11 networks for digits (4,464 and 6,464 weights) came within
         0.005 of the dense Hessian's at that tolerance, all within 0.008; at 0.02 all 44 did.
 
@@ -95,22 +97,24 @@ def limits_to_tolerance(
     """
     ledger = Ledger(num_examples)
     search = StepSearch(order, target, probe_map, ledger, report)
-    if search.dense_is_cheaper(num_examples):
+    if search.dense_takes_over(num_examples):
         return _dense(source_of(num_examples), num_examples, search, ledger, report)
     seen: list[tuple[int, Check]] = []
     size = first_size(num_examples)
     while True:
         part = 1.0 if size == num_examples else _SUBSET_SHARE
         runs, converged = search.run(source_of(size), size, part * target.tolerance)
-        if not converged and search.dense_is_cheaper(size):
+        if not converged and search.dense_takes_over(size):
             return _dense(source_of(num_examples), num_examples, search, ledger, report)
         seen.append((size, search.checks[-1]))
         shifts, biases = extrapolated([(at, check.limits) for at, check in seen], num_examples)
         check = _with_biases(search.checks[-1], shifts, biases)
         search.checks[-1] = check
         within = check.total <= target.tolerance
-        if size == num_examples or (converged and within):
-            return _finished(runs, search, check, shifts, within)
+        if size == num_examples or (converged and within) or search.gave_up:
+            return _finished(
+                runs, search, _at_all_tolerances(runs, search, source_of(size), size, shifts, within), ledger
+            )
         excess = max(biases.values()) / (_SUBSET_SHARE * target.tolerance)
         size = next_size(size, excess, num_examples) if converged else num_examples
 
@@ -166,54 +170,83 @@ def _with_biases(check: Check, shifts: dict[str, float], biases: dict[str, float
     return replace(check, budgets=budgets, limits={name: check.limits[name] + shifts[name] for name in LIMITS})
 
 
-def _finished(runs: Runs, search: StepSearch, check: Check, shifts: dict[str, float], within: bool) -> TolerantLimits:
-    target, dim = search.target, search.order.dim
+def _at_all_tolerances(
+    runs: Runs, search: StepSearch, source: OperatorSource, size: int, shifts: dict[str, float], within: bool
+) -> ScaledLimits:
+    """Return both limits at each tolerance factor, shifted; short runs are not paid for where the search gave up."""
+    if within:
+        limits = with_their_own_directions(runs, search, source, size)
+    else:
+        limits = with_the_direction_held(runs, search.target.loss_tolerance_nats)
+    return {(name, scale): min(1.0, max(0.0, limit + shifts[name])) for (name, scale), limit in limits.items()}
+
+
+def _finished(runs: Runs, search: StepSearch, limits: ScaledLimits, ledger: Ledger) -> TolerantLimits:
+    check, target = search.checks[-1], search.target
+    within = check.total <= target.tolerance
     if not within:
-        logger.warning("no convergence to %g: the error is %.4f", target.tolerance, check.total)
-    middles = {
-        (name, scale): min(1.0, max(0.0, shifts[name] + _middle(runs, name, scale * target.loss_tolerance_nats)))
-        for scale in SCALES
-        for name in LIMITS
-    }
-    half_width = kinematic_half_width(dim)
-    predictions = [
-        Prediction(
-            name,
-            scale,
-            LimitEstimate(
-                sparsity_limit=limit,
-                lower=max(0.0, limit - half_width),
-                upper=1.0 if name == "gaussian_width" else min(1.0, limit + half_width),
-                probe_standard_error=check.budgets[name].probe_standard_error,
-                num_removed=math.floor(limit * dim),
-                loss_tolerance_nats=scale * target.loss_tolerance_nats,
-                curvature=target.curvature,
-                num_delta_runs=1,
-                converged=within,
-            ),
-        )
-        for (name, scale), limit in middles.items()
-    ]
+        logger.warning("no convergence to %g: the error is %.4f%s", target.tolerance, check.total, _reason(search))
+    predictions = [_prediction(search, name, scale, limit, within) for (name, scale), limit in limits.items()]
     budgets = {
-        name: replace(check.budgets[name], epsilon_sensitivity=0.5 * (middles[name, 2.0] - middles[name, 0.5]))
+        name: replace(check.budgets[name], epsilon_sensitivity=0.5 * (limits[name, 2.0] - limits[name, 0.5]))
         for name in LIMITS
     }
-    checks = (*search.checks[:-1], replace(check, budgets=budgets))
+    check = replace(
+        check,
+        num_matvecs=ledger.num_matvecs,
+        gradient_equivalents=ledger.gradient_equivalents,
+        budgets=budgets,
+    )
     measure = measure_of_tridiagonals((run.diagonal, run.off_diagonal) for run in runs.probes)
-    return TolerantLimits(predictions, budgets, checks, within, "lanczos", measure, dim)
+    checks = (*search.checks[:-1], check)
+    return TolerantLimits(predictions, budgets, checks, within, "lanczos", measure, search.order.dim)
 
 
-def _middle(runs: Runs, name: str, loss_tolerance_nats: float) -> float:
-    return 0.5 * sum(runs.limit(name, loss_tolerance_nats, upper=upper) for upper in (False, True))
+def _prediction(search: StepSearch, name: str, scale: float, limit: float, within: bool) -> Prediction:
+    target, dim = search.target, search.order.dim
+    half_width = kinematic_half_width(dim)
+    estimate = LimitEstimate(
+        sparsity_limit=limit,
+        lower=max(0.0, limit - half_width),
+        upper=1.0 if name == "gaussian_width" else min(1.0, limit + half_width),
+        probe_standard_error=search.checks[-1].budgets[name].probe_standard_error,
+        num_removed=math.floor(limit * dim),
+        loss_tolerance_nats=scale * target.loss_tolerance_nats,
+        curvature=target.curvature,
+        num_delta_runs=0 if name == "gaussian_width" else 1,
+        converged=within,
+    )
+    return Prediction(name, scale, estimate)
+
+
+def _reason(search: StepSearch) -> str:
+    """Return why steps were given up, as the end of a sentence; nothing where they were not."""
+    if not search.gave_up:
+        return ""
+    return (
+        f" and hardly falls with more steps: loss_tolerance_nats={search.target.loss_tolerance_nats:g} is so small "
+        f"that the limits hang on eigenvalues of about {search.scale():.0e}, below what {search.num_lanczos_steps} "
+        "Lanczos steps resolve. Give a larger loss tolerance, or more steps."
+    )
 
 
 def _dense(
     source: OperatorSource, num_examples: int, search: StepSearch, ledger: Ledger, report: Report
 ) -> TolerantLimits:
-    """Compute both limits from the whole Hessian over all examples: nothing sampled, nothing truncated."""
+    """Compute both limits from the whole Hessian over all examples: nothing sampled, nothing truncated.
+
+    After each block of columns the last check's limits are reported again, with the work so far and the columns left.
+    """
     order, target = search.order, search.target
     operator = source.build()
-    eigen = eigendecomposition(dense_hessian(operator, max_dim=order.dim), max_dim=order.dim)
+    known = (search.checks[-1].limits, search.checks[-1].budgets) if search.checks else ({}, {})
+
+    def show(done: int, total: int) -> None:
+        paid = replace(ledger)
+        paid.add(num_examples, operator.num_matvecs, GRADIENTS_PER_BLOCK_PRODUCT)
+        report(Check(num_examples, 0, 0, paid.num_matvecs, paid.gradient_equivalents, *known), total - done)
+
+    eigen = eigendecomposition(dense_hessian(operator, max_dim=order.dim, progress=show), max_dim=order.dim)
     ledger.add(num_examples, operator.num_matvecs, GRADIENTS_PER_BLOCK_PRODUCT)
     eigenvalues = eigen.eigenvalues.cpu().numpy()
     delta_measure = exact_delta_measure(eigenvalues, eigen.eigenvectors.cpu().numpy(), order)

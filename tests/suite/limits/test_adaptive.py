@@ -4,16 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from suite.curvature.growing_runs import growing_inline_map
-from suite.curvature.operators import MatrixOperator
+from suite.curvature.operators import DiagonalOperator, MatrixOperator
 from suite.curvature.slq import inline_map
 from suite.limits.adaptive import Ledger, StepSearch, Target, next_steps
 from suite.limits.bracket import LIMITS
 from suite.limits.exact import exact_limits
-from suite.limits.subset_limits import unreported
+from suite.limits.removal import MagnitudeOrder
+from suite.limits.subset_limits import limits_to_tolerance, unreported
 
 EPSILON = 0.5
 
@@ -86,7 +88,7 @@ def test_the_ledger_holds_what_a_map_that_keeps_runs_pays(model: Any) -> None:
         search.run(Counting(), 100, 0.01)
     assert len(operators) == 1
     assert search.checks[-1].num_matvecs == operators[0].num_matvecs
-    assert search.checks[-1].gradient_equivalents == 3 * operators[0].num_matvecs * 100 / 200
+    assert search.checks[-1].gradient_equivalents == 2 * operators[0].num_matvecs * 100 / 200
 
 
 def test_a_map_that_keeps_nothing_gives_the_same_checks(model: Any) -> None:
@@ -106,12 +108,60 @@ def test_a_search_that_may_not_go_on_says_so(model: Any) -> None:
     assert check.total > 1e-5
 
 
+@dataclass(frozen=True, eq=False)
+class Clustered:
+    """Eigenvalues of both signs within some 1e-6 of zero, some others up to 0.5; the axes are the eigenvectors."""
+
+    dim: int
+    num_others: int
+
+    def build(self) -> DiagonalOperator:
+        rng = np.random.default_rng(0)
+        others = np.exp(rng.uniform(np.log(1e-3), np.log(0.5), self.num_others))
+        others[: self.num_others // 5] *= -0.1
+        cluster = 2e-6 * rng.standard_normal(self.dim - self.num_others)
+        operator = DiagonalOperator(torch.from_numpy(np.concatenate([others, cluster])))
+        operator.weights = lambda: torch.from_numpy(self.weights())  # type: ignore[attr-defined]
+        return operator
+
+    def weights(self) -> np.ndarray:
+        return np.random.default_rng(1).standard_normal(self.dim)
+
+    def limits(self, probe_map: Any, tolerance: float = 0.02, **changes: Any) -> Any:
+        target = Target(tolerance, 5e-8 * self.dim, "abs", **({"max_dense_dim": 0} | changes))
+        return limits_to_tolerance(lambda _: self, 100, MagnitudeOrder.of(self.weights()), target, probe_map)
+
+
+def test_a_tolerance_out_of_reach_is_given_up_early_and_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with growing_inline_map() as probe_map:
+        limits = Clustered(30_000, 1500).limits(probe_map)
+    assert not limits.converged
+    assert limits.checks[-1].num_lanczos_steps == 128
+    assert set(limits.checks[-1].limits) == set(LIMITS)
+    assert max(budget.truncation for budget in limits.budgets.values()) > 0.08
+    assert "loss_tolerance_nats=0.0015 is so small that the limits hang on eigenvalues of about" in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_few_eigenvalues_far_out_are_found_and_the_search_goes_on() -> None:
+    with growing_inline_map() as probe_map:
+        limits = Clustered(2000, 100).limits(probe_map)
+    assert limits.converged
+    assert limits.checks[-1].num_lanczos_steps > 128
+
+
+def test_the_dense_hessian_takes_over_what_steps_cannot_reach() -> None:
+    with growing_inline_map() as probe_map:
+        limits = Clustered(1200, 900).limits(probe_map, 0.01, max_num_lanczos_steps=192, max_dense_dim=1200)
+    assert (limits.converged, limits.method) == (True, "dense")
+
+
 def test_few_weights_are_cheaper_whole(model: Any) -> None:
     for dense_dim, num_examples, expected in ((600, 100, True), (599, 100, False), (600, 90, False)):
         target = Target(0.001, EPSILON, "positive", max_dense_dim=dense_dim)
         search = StepSearch(model.order, target, inline_map, Ledger(100), unreported)
-        search.num_lanczos_steps, search.num_probes = 48, 8
-        assert search.dense_is_cheaper(num_examples) == expected  # 2 * 600 gradients against 3 * 9 * 48
+        search.num_lanczos_steps, search.num_probes = 48, 9
+        assert search.dense_is_cheaper(num_examples) == expected  # 1.6 * 600 gradients against 2 * 10 * 48
 
 
 def test_steps_grow_by_a_third_or_a_half() -> None:

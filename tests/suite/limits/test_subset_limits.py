@@ -101,6 +101,34 @@ def test_the_dense_hessian_takes_over_where_it_costs_less(model: Any) -> None:
     assert (last.num_lanczos_steps, last.num_probes, last.total) == (0, 0, 0.0)
 
 
+def test_columns_of_a_dense_hessian_are_reported_as_they_come(model: Any) -> None:
+    seen: list[tuple[Any, int]] = []
+    target = Target(1e-4, EPSILON, "positive", max_dense_dim=600)
+    with growing_inline_map() as probe_map:
+        limits = limits_to_tolerance(
+            lambda _: Source(model, 0.0, 100), 100, model.order, target, probe_map, lambda *news: seen.append(news)
+        )
+    columns = [news for news in seen if news[0].num_lanczos_steps == 0][:-1]
+    assert [left for _, left in columns] == [*range(600 - 64, 0, -64), 0]
+    assert columns[-1][0].num_matvecs == limits.checks[-1].num_matvecs
+    assert columns[0][0].limits == limits.checks[-2].limits
+
+
+def test_a_dense_hessian_that_no_check_went_before_has_no_limits_yet(quadratic_model: Callable[..., Any]) -> None:
+    small, seen = quadratic_model(1, dim=40, num_zero=4), []
+    with growing_inline_map() as probe_map:
+        limits_to_tolerance(
+            lambda _: Source(small, 0.0, 100),
+            100,
+            small.order,
+            Target(0.01, EPSILON, "positive"),
+            probe_map,
+            lambda check, left: seen.append((check.limits, check.total, left)),
+        )
+    assert seen[0] == ({}, math.inf, 0)
+    assert set(seen[-1][0]) == set(LIMITS)
+
+
 def test_no_convergence_is_said(model: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         limits = _limits(model, 0.0, tolerance=1e-4, max_num_lanczos_steps=24, max_num_probes=1)
