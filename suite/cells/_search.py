@@ -7,7 +7,6 @@ import numpy as np
 from suite.cells._context import Context
 from suite.cells._network import NetworkSource
 from suite.cells._predictions import budget_metrics, prediction_metrics
-from suite.curvature.growing_runs import kept_runs
 from suite.curvature.probes import Distribution, RemovedWeightsRequest
 from suite.limits.adaptive import Target
 from suite.limits.curvature_treatment import Curvature
@@ -54,8 +53,10 @@ class Search(Settings):
             self.max_num_probes,
             max_dense_dim=0,
         )
-        with kept_runs(context.probe_map, context.checkpoint) as probe_map:
-            return search_to_tolerance(source, network, target, probe_map, context.progress), target
+        return (
+            search_to_tolerance(source, network, target, context.probe_map, context.progress, context.checkpoint),
+            target,
+        )
 
 
 def fixed_and_chosen(option: str, value: Any, tolerance: float) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from suite.cells._network import Network, NetworkSource
@@ -26,7 +27,7 @@ class Found:
     Attributes:
         limits: both, with their errors.
         probes: the last runs from random probes, by growing index; none where the dense Hessian took over.
-        removed: the longest run from removed weights, the later of equals; None where there was none.
+        removed: the run from removed weights that the limits come from; None where there was none.
         num_restarts: runs begun again after a worker was lost.
         num_reissued: second copies of slow runs.
         seconds: that all runs took, each by the clock of its worker.
@@ -46,6 +47,7 @@ def search_to_tolerance(
     target: Target,
     probe_map: ProbeMap,
     progress: Progress,
+    checkpoint: Path | None = None,
 ) -> Found:
     """Compute both limits to a tolerance; see limits_to_tolerance.
 
@@ -55,6 +57,7 @@ def search_to_tolerance(
         target: what is computed, and how well.
         probe_map: inline_map, or one that keeps its runs: growing_inline_map, or Ray actors.
         progress: called with a fraction and how it stands: after each check, and now and then in between.
+        checkpoint: where runs are saved, for a map that can be told; None: where it says itself, if anywhere.
 
     Raises:
         UserError: a product is not finite.
@@ -66,7 +69,7 @@ def search_to_tolerance(
     def source_of(size: int) -> NetworkSource:
         return source.with_examples(None if size == num_examples else size, target.seed)
 
-    with kept_runs(probe_map, None) as inner:
+    with kept_runs(probe_map, checkpoint) as inner:
         watched = WatchedMap(inner, progress)
         try:
             limits = limits_to_tolerance(source_of, num_examples, order, target, watched, watched.report)
@@ -78,11 +81,15 @@ def search_to_tolerance(
 def _found(limits: TolerantLimits, watched: WatchedMap) -> Found:
     last = list(watched.latest.values())
     probes = [each for each in last if isinstance(each.request, ProbeRequest)] if limits.method == "lanczos" else []
-    removed = [each for each in last if isinstance(each.request, RemovedWeightsRequest)]
+    removed = [
+        each
+        for each in last
+        if isinstance(each.request, RemovedWeightsRequest) and each.request.num_removed == limits.num_removed
+    ]
     return Found(
         limits,
         sorted(probes, key=lambda result: result.index),
-        max(reversed(removed), key=lambda result: result.tridiagonal.num_lanczos_steps, default=None),
+        removed[-1] if removed else None,
         watched.num_restarts,
         watched.num_reissued,
         watched.run_seconds,

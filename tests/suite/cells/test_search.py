@@ -11,6 +11,7 @@ from suite.attempt import attempt
 from suite.curvature.growing_runs import growing_inline_map
 from suite.curvature.lanczos import Tridiagonal
 from suite.errors import UserError
+from suite.limits.adaptive import GRADIENTS_PER_PRODUCT
 from suite.limits.bracket import LIMITS, Runs
 from suite.limits.removal import MagnitudeOrder
 from suite.plan import Cell, Plan, analyses, make_plan
@@ -97,7 +98,7 @@ def test_the_stored_tridiagonals_give_the_stored_limits_and_the_effort(plan: Pla
     assert arrays["num_steps"].max() == metrics["search/num_lanczos_steps"].value
     assert metrics["search/num_examples"].value == 160
     assert record.cost["matvecs"] >= arrays["num_steps"].sum() + len(arrays["removed/diagonal"])
-    assert record.cost["gradient_equivalents"] == 3 * record.cost["matvecs"]
+    assert record.cost["gradient_equivalents"] == GRADIENTS_PER_PRODUCT * record.cost["matvecs"]
     assert order.radius(int(arrays["removed/num_removed"])) == pytest.approx(float(arrays["removed/start_norm"]))
 
 
