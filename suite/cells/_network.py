@@ -1,7 +1,6 @@
 """Trained networks by path: what an SLQ worker, an analysis and the command line load, each in its own process."""
 
 import copy
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -24,8 +23,6 @@ from suite.seeds import generator
 from suite.splits import Split, Splits
 from suite.state_dict import load_state, read_state
 from suite.store import CellId, Store
-
-logger = logging.getLogger(__name__)
 
 EXAMPLES_PER_BATCH = 2048  # of one Hessian-vector product, at most; bounds memory only
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -76,7 +73,6 @@ class Network:
             self.model, names, few, DTYPES[dtype], normalisation=normalisation, execution=Execution(operands)
         )
         plan = memory_plan(trial, len(targets), data_bytes=inputs.nbytes)
-        logger.info("curvature: %s", plan)
         size = min(EXAMPLES_PER_BATCH, plan.examples_per_batch)
         if inputs.device.type == "cpu" and plan.product_bytes > HAND_BACK_ABOVE_BYTES:
             hand_back_freed_memory()  # so that the process takes what its tensors do

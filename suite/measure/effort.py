@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from suite.cells._network import Network, NetworkSource
-from suite.curvature.operators import HessianOperator
+from suite.curvature.memory import basis_placement, say_plan
+from suite.curvature.operators import HessianOperator, SymmetricOperator
 from suite.curvature.probes import Distribution
 from suite.errors import UserError
 
@@ -30,3 +31,8 @@ def hessian_of(source: NetworkSource, network: Network) -> HessianOperator:
         return part.hessian(source.dtype, operands=source.operands)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def announce(operator: SymmetricOperator, num_lanczos_steps: int, num_runs: int = 1) -> None:
+    """Log what memory the first runs will take where they are computed, here or in each worker, before they begin."""
+    say_plan(operator, basis_placement(operator, num_lanczos_steps), num_lanczos_steps, num_runs)

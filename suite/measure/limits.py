@@ -10,11 +10,12 @@ from suite.curvature.operators import HessianOperator
 from suite.curvature.quadrature import SpectralMeasure
 from suite.curvature.slq import ProbeMap, inline_map, spectral_measure
 from suite.errors import UserError
+from suite.limits.adaptive import FIRST_STEPS
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.predict import Prediction, lanczos_delta_measure, predict
 from suite.limits.removal import MagnitudeOrder
 from suite.measure.beside import Beside, limits_beside
-from suite.measure.effort import Effort, hessian_of
+from suite.measure.effort import Effort, announce, hessian_of
 from suite.measure.precision import precision_as_json
 from suite.measure.spectrum import run_probes
 from suite.measure.tolerance import (
@@ -95,6 +96,7 @@ def measure_limits(
         found = _with_fixed_effort(source, network, operator, effort, epsilon, curvature, probe_map, main)
     else:
         target = target_of(tolerance, epsilon, curvature, effort)
+        announce(operator, FIRST_STEPS, num_runs=2)
         search = search_to_tolerance(source, network, target, probe_map, main)
         found = _Found(search.limits.predictions, search.limits.measure, search_as_json(search, target))
     further = limits_beside(
@@ -121,7 +123,7 @@ def _with_fixed_effort(
 ) -> _Found:
     order = MagnitudeOrder.of(network.weights())
     steps = min(effort.num_lanczos_steps, order.dim)
-    results = run_probes(source, order.dim, effort, probe_map, part_of(progress, 0.0, 0.8))
+    results = run_probes(source, operator, effort, probe_map, part_of(progress, 0.0, 0.8))
     watched = WatchedOperator(
         operator, "runs from the removed weights", _DELTA_RUNS * steps, part_of(progress, 0.8, 1.0)
     )

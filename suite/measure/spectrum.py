@@ -12,7 +12,8 @@ from suite.curvature.probes import ProbeRequest
 from suite.curvature.quadrature import Quadrature, SpectralMeasure
 from suite.curvature.rows import sample_row_norms
 from suite.curvature.slq import ProbeMap, ProbeResult, inline_map, slq, spectral_measure
-from suite.measure.effort import Effort, hessian_of
+from suite.limits.adaptive import FIRST_STEPS
+from suite.measure.effort import Effort, announce, hessian_of
 from suite.measure.precision import precision_as_json
 from suite.measure.tolerance import loss_tolerance_of, search_as_json, search_to_tolerance, target_of
 from suite.measure.watch import Progress, WatchedOperator, part_of
@@ -74,6 +75,7 @@ def measure_spectrum(
         found = _fixed(source, operator, effort, probe_map, main)
     else:
         target = target_of(tolerance, epsilon, "abs", effort)
+        announce(operator, FIRST_STEPS, num_runs=2)
         search = search_to_tolerance(source, network, target, probe_map, main)
         known = spectrum_as_json(search.probes, search.limits.measure)
         found = MeasuredSpectrum(known | search_as_json(search, target), search.limits.measure)
@@ -83,10 +85,11 @@ def measure_spectrum(
 
 
 def run_probes(
-    source: NetworkSource, dim: int, effort: Effort, probe_map: ProbeMap, progress: Progress
+    source: NetworkSource, operator: SymmetricOperator, effort: Effort, probe_map: ProbeMap, progress: Progress
 ) -> list[ProbeResult]:
-    """Run the probes of a fixed effort, with as many steps as there are weights at most."""
-    steps = min(effort.num_lanczos_steps, dim)
+    """Run the probes of a fixed effort on the operator of a source, with as many steps as it has weights at most."""
+    steps = min(effort.num_lanczos_steps, operator.dim)
+    announce(operator, steps)
     requests = [ProbeRequest(effort.seed, index, effort.distribution, steps) for index in range(effort.num_probes)]
     return slq(source, requests, map=probe_map, advance=progress)
 
@@ -127,7 +130,7 @@ def _probe_as_json(status: str, rule: Quadrature | None) -> dict[str, Any]:
 def _fixed(
     source: NetworkSource, operator: SymmetricOperator, effort: Effort, probe_map: ProbeMap, progress: Progress
 ) -> MeasuredSpectrum:
-    results = run_probes(source, operator.dim, effort, probe_map, progress)
+    results = run_probes(source, operator, effort, probe_map, progress)
     finite = [result for result in results if result.tridiagonal.status != "nonfinite"]
     measure = spectral_measure(finite) if finite else None
     values = {

@@ -53,7 +53,7 @@ def bunch() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def found(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> espalier.Measured:
-    return espalier.limit(*bunch, tolerance=0.02, precision="float64")
+    return espalier.limit(*bunch, tolerance=0.002, precision="float64")
 
 
 def test_the_model_is_left_as_it_was(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:

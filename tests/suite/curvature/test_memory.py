@@ -82,10 +82,8 @@ def test_parts_are_as_the_shapes_say():
 def test_it_says_all_of_it_in_one_line_and_in_units_for_people():
     text = str(memory_plan(_operator(), 1000).with_basis(Placement(CPU, torch.float32), 10, 3))
     assert "at the peak: weights 0.0 MiB, data 0.0 MiB, vectors" in text
-    assert (
-        "(1000 examples per batch, graphs kept), kernels 16.0 MiB, basis 0.1 MiB "
-        "(10 steps of 3 runs, float32 in host memory)" in text
-    )
+    assert "(1000 examples per batch, graphs kept), kernels 16.0 MiB, basis" in text
+    assert text.endswith("basis 0.1 MiB (10 steps of 3 runs, float32 in host memory)")
     assert [in_units(2**20 * 310), in_units(3 * 2**29)] == ["310 MiB", "1.5 GiB"]
 
 
