@@ -150,7 +150,7 @@ def spectrum(
 
 
 def _source(model: "nn.Module", inputs: "Tensor", targets: "Tensor", precision: str) -> Any:
-    from suite.cells._network import MemoryNetwork
+    from suite.cells._sources import MemoryNetwork
     from suite.measure import arithmetic
 
     device = next((parameter.device.type for parameter in model.parameters()), "cpu")

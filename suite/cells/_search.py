@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from suite.cells._context import Context
-from suite.cells._network import NetworkSource
 from suite.cells._predictions import budget_metrics, prediction_metrics
+from suite.cells._sources import NetworkSource
 from suite.curvature.probes import Distribution, RemovedWeightsRequest
 from suite.limits.adaptive import Target
 from suite.limits.curvature_treatment import Curvature

@@ -12,8 +12,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from suite.cells._context import Context
 from suite.cells._datasets import DataSpec
-from suite.cells._network import StoredNetwork
 from suite.cells._search import Search, fixed_and_chosen, removed_arrays, search_cost, search_metrics
+from suite.cells._sources import StoredNetwork
 from suite.curvature.probes import Distribution, ProbeRequest
 from suite.curvature.quadrature import SpectralMeasure, measure_of_tridiagonals
 from suite.curvature.slq import ProbeResult, slq

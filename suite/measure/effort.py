@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from suite.cells._network import Network, NetworkSource
+from suite.cells._network import Network
+from suite.cells._sources import NetworkSource
 from suite.curvature.memory import basis_placement, say_plan
 from suite.curvature.operators import HessianOperator, SymmetricOperator
 from suite.curvature.probes import Distribution

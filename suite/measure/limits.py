@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from suite.cells._context import silent
-from suite.cells._network import Network, NetworkSource
+from suite.cells._network import Network
+from suite.cells._sources import NetworkSource
 from suite.curvature.operators import HessianOperator
 from suite.curvature.quadrature import SpectralMeasure
 from suite.curvature.slq import ProbeMap, inline_map, spectral_measure

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from suite.cells import _network
-from suite.cells._network import Network, NetworkSource
+from suite.cells._network import Network
+from suite.cells._sources import NetworkSource
 from suite.curvature.arithmetic import Operands, rounding_bias
 from suite.curvature.probes import ProbeRequest, probe_vector
 from suite.errors import UserError, nearest

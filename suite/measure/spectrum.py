@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from suite.cells._context import silent
-from suite.cells._network import Network, NetworkSource
+from suite.cells._network import Network
+from suite.cells._sources import NetworkSource
 from suite.curvature.operators import SymmetricOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.quadrature import Quadrature, SpectralMeasure

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suite.cells._network import Network, NetworkSource
+from suite.cells._network import Network
+from suite.cells._sources import NetworkSource
 from suite.curvature.growing_runs import kept_runs
 from suite.curvature.probes import ProbeRequest, RemovedWeightsRequest
 from suite.curvature.slq import ProbeMap, ProbeResult

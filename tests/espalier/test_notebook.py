@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import espalier
-from suite.cells._network import MemoryNetwork
+from suite.cells._sources import MemoryNetwork
 from suite.curvature.dense import dense_hessian, eigendecomposition
 from suite.errors import UserError
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from suite.cells._network import UserNetwork
+from suite.cells._sources import UserNetwork
 from suite.curvature.dense import dense_hessian, eigendecomposition
 from suite.curvature.quadrature import atoms
 from suite.limits.exact import exact_delta_measure

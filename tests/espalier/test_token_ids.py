@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from suite.cells._network import MemoryNetwork, Network, UserNetwork
+from suite.cells._network import Network
+from suite.cells._sources import MemoryNetwork, UserNetwork
 from suite.curvature.dense import dense_hessian, eigendecomposition
 from suite.curvature.quadrature import atoms
 from suite.errors import UserError

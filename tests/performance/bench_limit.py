@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from suite.cells._network import MemoryNetwork
+from suite.cells._sources import MemoryNetwork
 from suite.curvature.operators import CountedOperator
 from suite.curvature.quadrature import Quadrature, SpectralMeasure
 from suite.limits.gaussian_width import gaussian_width_limit

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from suite.cells._network import MemoryNetwork
+from suite.cells._sources import MemoryNetwork
 from suite.curvature.lanczos import lanczos
 from suite.curvature.operators import SymmetricOperator
 from suite.curvature.probes import ProbeRequest, start_vector

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from data import StoredSplit, write_dataset
-from suite.cells._network import UserNetwork
+from suite.cells._sources import UserNetwork
 from suite.curvature.dense import dense_hessian
 from suite.curvature.growing_runs import growing_inline_map
 from suite.curvature.quadrature import atoms

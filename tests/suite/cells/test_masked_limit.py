@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data import read_dataset
-from suite.cells._network import StoredNetwork
+from suite.cells._sources import StoredNetwork
 from suite.cells.masked_limit import Config, tables
 from suite.curvature.operators import MatrixOperator
 from suite.limits.masked_quadratic import masked_quadratic_loss

@@ -11,7 +11,8 @@ import torch
 
 from data import read_dataset
 from data.hdf5 import FileRefused
-from suite.cells._network import Network, StoredNetwork
+from suite.cells._network import Network
+from suite.cells._sources import StoredNetwork
 from suite.cells.dense import Config
 from suite.errors import UserError
 from suite.plan import Cell

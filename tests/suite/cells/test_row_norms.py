@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data import read_dataset
-from suite.cells._network import StoredNetwork
+from suite.cells._sources import StoredNetwork
 from suite.cells.row_norms import Config, tables
 from suite.plan import Cell
 

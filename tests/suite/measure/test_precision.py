@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from suite.cells._network import MemoryNetwork
+from suite.cells._sources import MemoryNetwork
 from suite.curvature.dense import dense_hessian
 from suite.curvature.probes import ProbeRequest, probe_vector
 from suite.errors import UserError

@@ -1,0 +1,214 @@
+"""Where networks come from: a committed cell, what a user brings, or this process; each an OperatorSource by path."""
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from data._dataset import read_dataset
+from suite.cells._datasets import splits_on, verified_dataset
+from suite.cells._network import Network
+from suite.curvature.arithmetic import Operands
+from suite.curvature.operators import HessianOperator
+from suite.errors import UserError
+from suite.network import ModelSpec, build_model, build_user_model, check_logits, prunable_weights
+from suite.problem import as_state
+from suite.splits import Split
+from suite.state_dict import load_state, read_state
+from suite.store import CellId, Store
+
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+class NetworkSource(Protocol):
+    """A network that can be loaded anywhere: an OperatorSource over all or some of its training examples."""
+
+    @property
+    def dtype(self) -> str:
+        """Type of the arithmetic, a key of DTYPES."""
+        ...
+
+    @property
+    def operands(self) -> Operands:
+        """What products round, see Execution."""
+        ...
+
+    @property
+    def num_examples(self) -> int | None:
+        """Of the training split, for the Hessian alone; None: all."""
+        ...
+
+    @property
+    def subset_seed(self) -> int:
+        """Which examples these are."""
+        ...
+
+    def load(self) -> Network:
+        """Return the network in memory, with all examples."""
+        ...
+
+    def build(self) -> HessianOperator:
+        """Return the Hessian over the training split, or over num_examples of it."""
+        ...
+
+    def with_examples(self, num_examples: int | None, subset_seed: int) -> "NetworkSource":
+        """Return the same network over some of the examples; fewer lie within more."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredNetwork:
+    """The trained network of a committed dense cell: an OperatorSource that can be sent to any worker."""
+
+    model: ModelSpec
+    cell: CellId
+    folder: Path
+    data: Path
+    data_sha256: str
+    device: str
+    dtype: str = "float32"
+    num_examples: int | None = None  # of the training split, for the Hessian alone; None: all
+    subset_seed: int = 0
+    operands: Operands = "full"
+
+    def load(self) -> Network:
+        """Load weights and data by path."""
+        state = as_state(Store(self.folder).load(self.cell).arrays_under("weights"))
+        model = build_model(self.model)
+        load_state(model, state, str(Store(self.folder).path(self.cell)))
+        dataset = verified_dataset(self.data, self.data_sha256)
+        return Network(model.to(self.device).eval(), splits_on(dataset, self.device))
+
+    def with_examples(self, num_examples: int | None, subset_seed: int) -> "StoredNetwork":
+        """Return the same network over some of the examples."""
+        return replace(self, num_examples=num_examples, subset_seed=subset_seed)
+
+    def build(self) -> HessianOperator:
+        """Return the Hessian over the training split, or over num_examples of it."""
+        return (
+            self.load()
+            .with_train_examples(self.num_examples, self.subset_seed)
+            .hessian(self.dtype, operands=self.operands)
+        )
+
+    def build_shard(self, rank: int, size: int) -> HessianOperator:
+        """Return the part of the Hessian that one of `size` processes computes."""
+        network = self.load().with_train_examples(self.num_examples, self.subset_seed)
+        return network.hessian(self.dtype, shard=(rank, size), operands=self.operands)
+
+
+@dataclass(frozen=True, repr=False)
+class UserNetwork:
+    """A network that a user brings: a function that builds it, a state dict, and an HDF5 file of data."""
+
+    reference: str  # module:function
+    weights: Path
+    data: Path
+    device: str
+    dtype: str = "float32"
+    num_examples: int | None = None  # of the training split, for the Hessian alone; None: all
+    subset_seed: int = 0
+    operands: Operands = "full"  # what products round, see Execution
+
+    def __repr__(self) -> str:
+        """Return what tells sources apart, with whole paths: saved runs are found again from any folder."""
+        paths = f"{str(self.weights.resolve())!r}, {str(self.data.resolve())!r}"
+        arithmetic = f"{self.device!r}, {self.dtype!r}, {self.operands!r}"
+        return f"UserNetwork({self.reference!r}, {paths}, {arithmetic}, {self.num_examples}, {self.subset_seed})"
+
+    def load(self) -> Network:
+        """Build the model, load its weights without unpickling objects, read the data, and try one example.
+
+        Raises:
+            UserError: the model cannot be built, the weights do not fit, or the model does not take the data.
+            FileRefused: the data file cannot be used.
+        """
+        model = build_user_model(self.reference).float()
+        prunable_weights(model)
+        load_state(model, read_state(self.weights), str(self.weights))
+        network = Network(model.to(self.device).eval(), splits_on(read_dataset(self.data), self.device))
+        _check_takes(network, self.reference)
+        return network
+
+    def with_examples(self, num_examples: int | None, subset_seed: int) -> "UserNetwork":
+        """Return the same network over some of the examples."""
+        return replace(self, num_examples=num_examples, subset_seed=subset_seed)
+
+    def build(self) -> HessianOperator:
+        """Return the Hessian over the training split, or over num_examples of it."""
+        return (
+            self.load()
+            .with_train_examples(self.num_examples, self.subset_seed)
+            .hessian(self.dtype, operands=self.operands)
+        )
+
+    def build_shard(self, rank: int, size: int) -> HessianOperator:
+        """Return the part of the Hessian that one of `size` processes computes."""
+        network = self.load().with_train_examples(self.num_examples, self.subset_seed)
+        return network.hessian(self.dtype, shard=(rank, size), operands=self.operands)
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryNetwork:
+    """A network in this process: for notebooks. It is not sent to other workers."""
+
+    network: Network
+    dtype: str
+    num_examples: int | None = None
+    subset_seed: int = 0
+    operands: Operands = "full"
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, inputs: Tensor, targets: Tensor, dtype: str = "float32", operands: Operands = "full"
+    ) -> "MemoryNetwork":
+        """Take a copy of the model, and the data to where it lies; whole numbers stay what they are.
+
+        Raises:
+            UserError: the model has nothing to prune, or does not take the data.
+        """
+        if inputs.ndim < 2 or targets.ndim != 1 or len(inputs) != len(targets) or not len(targets):
+            raise UserError(
+                f"inputs have shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}. "
+                "Expected: (n, ...) and (n,), n >= 1."
+            )
+        if targets.is_floating_point() or int(targets.min()) < 0:
+            raise UserError(f"targets are {targets.dtype}, from {targets.min():g}. Expected: whole classes from 0.")
+        own = copy.deepcopy(model).float().eval()
+        device = next(iter(prunable_weights(own).values())).device
+        taken = inputs.dtype if inputs.dtype in _WHOLE else torch.float32
+        split = Split(inputs.detach().to(device, taken), targets.to(device, torch.int64))
+        network = Network(own, {"train": split})
+        _check_takes(network, type(model).__name__)
+        return cls(network, dtype, operands=operands)
+
+    def __repr__(self) -> str:
+        """Return what tells subsets apart, and no tensors."""
+        return f"MemoryNetwork({id(self.network)}, {self.operands}, {self.num_examples}, {self.subset_seed})"
+
+    def load(self) -> Network:
+        """Return the network itself."""
+        return self.network
+
+    def with_examples(self, num_examples: int | None, subset_seed: int) -> "MemoryNetwork":
+        """Return the same network over some of the examples."""
+        return replace(self, num_examples=num_examples, subset_seed=subset_seed)
+
+    def build(self) -> HessianOperator:
+        """Return the Hessian over the training split, or over num_examples of it."""
+        return self.network.with_train_examples(self.num_examples, self.subset_seed).hessian(
+            self.dtype, operands=self.operands
+        )
+
+
+def _check_takes(network: Network, name: str) -> None:
+    """Try a network on two examples, and on those with the least and the largest of token ids."""
+    train = network.splits["train"]
+    few = train.part(slice(2)).network_inputs()
+    if not few.is_floating_point():  # a table of embeddings may be too short for a later example
+        extremes = torch.stack([train.inputs.argmin(), train.inputs.argmax()]) // train.inputs[0].numel()
+        few = torch.cat([few, train.inputs[extremes]])
+    check_logits(network.model, few, int(train.targets.max()) + 1, name)
