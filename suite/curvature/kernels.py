@@ -8,7 +8,6 @@ and weight-gradient convolutions again, for which fast kernels exist. Measured: 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,21 +16,35 @@ from torch.autograd import Function
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from suite.curvature.attention import attention, multi_head_attention
+from suite.curvature.bilinear import Bilinear, Convolve, Multiply, named_padding, per_dim
+
 _SPATIAL_DIMS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+# Products that stay torch's own: their derivatives are products of the same kind already, or are seldom needed. Their
+# operands are rounded where those of the others are.
+_OTHER_PRODUCTS: frozenset[Any] = frozenset(
+    (
+        *(torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.bilinear, torch.einsum),
+        *(torch.linalg.matmul, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.addmm, Tensor.baddbmm, Tensor.__rmatmul__),
+        *(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+        *_SPATIAL_DIMS,
+    )
+)
 
 
 class Kernels(TorchFunctionMode):
     """While entered, convolutions, linear layers and batch norms in eval mode are computed as described above.
 
-    Everything else, and every call that these rules do not cover, stays torch's own. Only the forward pass needs to be
-    inside; the backward passes of what was computed inside follow.
+    The projections of nn.MultiheadAttention are among the linear layers. Everything else, and every call that these
+    rules do not cover, stays torch's own. Only the forward pass needs to be inside; the backward passes of what was
+    computed inside follow.
 
     A first backward pass with create_graph=True gives weight gradients without values: zeros that carry their graph.
     Products need their derivative alone, and a third of the pass is saved. So this is no way to compute gradients.
 
     Args:
-        operand_dtype: what the operands of convolutions and linear layers are rounded to; all other operations keep
-            the network's type. None: no rounding.
+        operand_dtype: what float32 operands of convolutions, linear layers and matrix products are rounded to, those
+            of attention included; all other operations keep the network's type. None: no rounding.
     """
 
     def __init__(self, operand_dtype: torch.dtype | None = None) -> None:
@@ -67,9 +80,22 @@ class Kernels(TorchFunctionMode):
             answer = self._linear(*args, **named)
         elif func is functional.batch_norm:
             answer = _batch_norm(*args, **named)
+        elif func is functional.multi_head_attention_forward:
+            with self:
+                return multi_head_attention(*args, **named)
+        elif func is functional.scaled_dot_product_attention and self._operand_dtype is not None:
+            with self:  # torch's own would round its inputs, but not its probabilities
+                answer = attention(*args, **named)
         else:
             answer = None
-        return func(*args, **named) if answer is None else answer
+        return self._by_torch(func, args, named) if answer is None else answer
+
+    def _by_torch(self, func: Callable[..., Any], args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        if self._operand_dtype is None or func not in _OTHER_PRODUCTS:
+            return func(*args, **named)
+        rounded = {name: _rounded(value, self._operand_dtype) for name, value in named.items()}
+        outputs = func(*_rounded(args, self._operand_dtype), **rounded)
+        return outputs.to(torch.float32) if outputs.dtype == self._operand_dtype else outputs
 
     def _convolution(
         self,
@@ -82,76 +108,34 @@ class Kernels(TorchFunctionMode):
         dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
     ) -> Tensor | None:
-        if isinstance(padding, str) or input.ndim != num_dims + 2:
+        stride, dilation = per_dim(stride, num_dims), per_dim(dilation, num_dims)
+        if isinstance(padding, str):
+            zeros = named_padding(padding, stride, dilation, weight)
+        else:
+            zeros = per_dim(padding, num_dims)
+        if zeros is None or input.ndim != num_dims + 2:
             return None
-        stride, padding, dilation = (_per_dim(value, num_dims) for value in (stride, padding, dilation))
-        return self._bilinear(_Convolve(stride, padding, dilation, groups), input, weight, bias)
+        return self._bilinear(Convolve(stride, zeros, dilation, groups), input, weight, bias)
 
     def _linear(
         self,
         input: Tensor,  # noqa: A002  torch's name, which callers may write
         weight: Tensor,
         bias: Tensor | None = None,
-    ) -> Tensor | None:
-        return self._bilinear(_Multiply(), input, weight, bias) if input.ndim == 2 else None
+    ) -> Tensor:
+        return self._bilinear(Multiply(), input, weight, bias)
 
-    def _bilinear(self, maps: "_Maps", inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-        if bias is not None and bias.requires_grad:
-            return None
-        operands = [inputs, weight, bias]
+    def _bilinear(self, maps: Bilinear, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        operands = inputs, weight, bias
         if self._operand_dtype is not None:
-            operands = [None if each is None else each.to(self._operand_dtype) for each in operands]
+            operands = _rounded(operands, self._operand_dtype)
+        varying = operands[2] if bias is not None and bias.requires_grad else None
+        fixed = operands[2] if varying is None else None
         # Nobody reads the value of a leaf's gradient here; that of a computed weight is an operand further on.
-        outputs: Tensor = _applied(_Output, *operands, maps, self, weight.is_leaf)
+        outputs: Tensor = _applied(_Output, *operands[:2], fixed, maps, self, weight.is_leaf)
+        if varying is not None:
+            outputs = outputs + maps.along_outputs(varying)
         return outputs.to(inputs.dtype)
-
-
-@dataclass(frozen=True)
-class _Convolve:
-    """The three bilinear maps between a convolution's inputs, weight and outputs."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-
-    def to_outputs(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        outputs: Tensor = torch.ops.aten.convolution(inputs, weight, bias, *self._geometry())
-        return outputs
-
-    def to_inputs(self, outputs: Tensor, weight: Tensor, like: Tensor) -> Tensor:
-        return self._backward(outputs, like, weight, 0)
-
-    def to_weight(self, inputs: Tensor, outputs: Tensor, like: Tensor) -> Tensor:
-        return self._backward(outputs, inputs, like, 1)
-
-    def _backward(self, outputs: Tensor, inputs: Tensor, weight: Tensor, which: int) -> Tensor:
-        wanted = [index == which for index in range(3)]
-        found = torch.ops.aten.convolution_backward(outputs, inputs, weight, None, *self._geometry(), wanted)
-        gradient: Tensor = found[which]
-        return gradient
-
-    def _geometry(self) -> tuple[Any, ...]:
-        output_padding = (0,) * len(self.stride)
-        return self.stride, self.padding, self.dilation, False, output_padding, self.groups
-
-
-class _Multiply:
-    """The same maps of a linear layer: inputs (n, in), weight (out, in), outputs (n, out)."""
-
-    def to_outputs(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return functional.linear(inputs, weight, bias)
-
-    def to_inputs(self, outputs: Tensor, weight: Tensor, like: Tensor) -> Tensor:
-        del like
-        return outputs.mm(weight)
-
-    def to_weight(self, inputs: Tensor, outputs: Tensor, like: Tensor) -> Tensor:
-        del like
-        return outputs.t().mm(inputs)
-
-
-_Maps = _Convolve | _Multiply
 
 
 class _Output(Function):
@@ -159,7 +143,7 @@ class _Output(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, maps: _Maps, kernels: Kernels, valueless: bool
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, maps: Bilinear, kernels: Kernels, valueless: bool
     ) -> Tensor:
         ctx.save_for_backward(inputs, weight)
         ctx.maps, ctx.kernels, ctx.valueless = maps, kernels, valueless
@@ -185,7 +169,7 @@ class _InputGradient(Function):
     """(cotangent of outputs, weight) -> cotangent of inputs."""
 
     @staticmethod
-    def forward(ctx: Any, outputs: Tensor, weight: Tensor, like: Tensor, maps: _Maps, kernels: Kernels) -> Tensor:
+    def forward(ctx: Any, outputs: Tensor, weight: Tensor, like: Tensor, maps: Bilinear, kernels: Kernels) -> Tensor:
         ctx.save_for_backward(outputs, weight)
         ctx.maps, ctx.kernels = maps, kernels
         return maps.to_inputs(outputs, weight, like)
@@ -204,7 +188,7 @@ class _WeightGradient(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, outputs: Tensor, like: Tensor, maps: _Maps, kernels: Kernels, valueless: bool
+        ctx: Any, inputs: Tensor, outputs: Tensor, like: Tensor, maps: Bilinear, kernels: Kernels, valueless: bool
     ) -> Tensor:
         ctx.save_for_backward(inputs, outputs)
         ctx.maps, ctx.kernels = maps, kernels
@@ -213,7 +197,7 @@ class _WeightGradient(Function):
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> Any:
         inputs, outputs = ctx.saved_tensors
-        if inputs.ndim == 4 and not inputs.is_contiguous():
+        if weight.ndim == 4 and not inputs.is_contiguous():
             weight = weight.contiguous(memory_format=torch.channels_last)  # else every kernel converts its operands
         to_inputs = None
         if ctx.needs_input_grad[0] and not ctx.kernels.cotangent_only:
@@ -247,6 +231,10 @@ def _batch_norm(
     return torch.addcmul(shift.view(per_channel), input, scale.view(per_channel))
 
 
-def _per_dim(value: Any, num_dims: int) -> tuple[int, ...]:
-    values = tuple(value) if isinstance(value, tuple | list) else (value,)
-    return values * num_dims if len(values) == 1 else values
+def _rounded(value: Any, dtype: torch.dtype) -> Any:
+    """Round what is, or holds, a float32 tensor."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.dtype == torch.float32 else value
+    if isinstance(value, tuple | list):
+        return type(value)(_rounded(item, dtype) for item in value)
+    return value

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from suite.curvature.determinism import refuse_nondeterministic
+from suite.curvature.determinism import refuse_changing_batches, refuse_nondeterministic
 from suite.curvature.kernels import Kernels
 from suite.splits import Normalisation
 
@@ -29,8 +29,9 @@ class Logits:
         channels_last: keep images and filters in the memory order (n, h, w, c), for which most kernels are made.
 
     Raises:
-        ValueError: a name is unknown or repeated, there is no example, the logits carry no gradient to the weights,
-            or the network is not a fixed function of each single example; the module is named.
+        ValueError: a name is unknown or repeated, there is no example, the batches change between two passes, the
+            logits carry no gradient to the weights, or the network is not a fixed function of each single example;
+            the module is named.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Logits:
         self.weights = tuple(self._converted(parameters[name]).requires_grad_() for name in self._names)
         self.device = self.weights[0].device
         self._batches = batches
+        refuse_changing_batches(batches)
         self.num_examples = sum(len(targets) for _, targets in batches)
         if self.num_examples:
             self._check(next(inputs for inputs, _ in batches if len(inputs))[:2])
@@ -110,7 +112,7 @@ class Logits:
 
     def _check(self, few_inputs: Tensor) -> None:
         few = self._inputs(few_inputs)
-        refuse_nondeterministic(self._model, lambda: self(few))
+        refuse_nondeterministic(self._model, self, few)
         with torch.enable_grad():
             if not self(few).requires_grad:
                 raise ValueError(

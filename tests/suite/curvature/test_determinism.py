@@ -1,9 +1,12 @@
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from suite.curvature.determinism import refuse_nondeterministic
+from suite.curvature.determinism import refuse_changing_batches, refuse_nondeterministic
 from suite.curvature.operators import HessianOperator
 
 
@@ -32,7 +35,7 @@ class _AlwaysTraining(nn.Dropout):
 
 
 def _check(model: nn.Module, inputs: Tensor = INPUTS) -> None:
-    refuse_nondeterministic(model, lambda: model(inputs))
+    refuse_nondeterministic(model, model, inputs)
 
 
 def test_usual_layers_pass_and_end_in_eval_mode():
@@ -48,13 +51,105 @@ def test_a_random_layer_is_named():
 
 
 class _Noise(nn.Module):
+    def __init__(self, size: float = 1.0) -> None:
+        super().__init__()
+        self.size = size
+
     def forward(self, inputs: Tensor) -> Tensor:
-        return inputs + torch.rand(inputs.shape)
+        return inputs + self.size * torch.rand(inputs.shape)
 
 
-def test_a_random_layer_of_ones_own_is_named():
-    with pytest.raises(ValueError, match=r"Module '2' \(_Noise\) is random in eval mode"):
-        _check(nn.Sequential(nn.Flatten(), nn.Linear(36, 4), _Noise(), nn.Linear(4, 2)))
+class _StubbornDropout(nn.Module):
+    """Ignores eval mode, and drops so seldom that two passes over a few examples nearly always agree."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * torch.bernoulli(torch.full_like(inputs, 1 - 1e-7))
+
+
+class _StochasticDepth(nn.Module):
+    def __init__(self, draw) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs if self.draw() < 1e-9 else torch.tanh(inputs)
+
+
+class _OwnGenerator(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + torch.rand(inputs.shape, generator=self.generator)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        _Noise(),
+        _Noise(1e-9),
+        _StubbornDropout(),
+        _StochasticDepth(random.random),
+        _StochasticDepth(np.random.random),
+        _OwnGenerator(),
+    ],
+    ids=["noise", "little noise", "seldom dropout", "python's generator", "numpy's generator", "own generator"],
+)
+def test_a_random_layer_of_ones_own_is_named(layer):
+    name = type(layer).__name__
+    with pytest.raises(ValueError, match=rf"Module '2' \({name}\) is random in eval mode"):
+        _check(nn.Sequential(nn.Flatten(), nn.Linear(36, 4), layer, nn.Linear(4, 2)))
+
+
+class _BatchStatistics(nn.Module):
+    """Batch normalisation in training mode, whatever mode the network is in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.batch_norm(inputs, None, None, self.norm.weight, self.norm.bias, training=True)
+
+
+class _SwitchesBack(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.norm.train()(inputs)
+
+
+@pytest.mark.parametrize(("layer", "name"), [(_BatchStatistics, "2"), (_SwitchesBack, r"2\.norm")])
+def test_normalisation_by_the_batch_is_named_where_no_module_says_so(layer, name):
+    with pytest.raises(ValueError, match=rf"Module '{name}' \(.*\) gives an example another result beside other"):
+        _check(nn.Sequential(nn.Flatten(), nn.Linear(36, 4), layer(), nn.Tanh(), nn.Linear(4, 2)))
+
+
+def test_the_operator_refuses_batch_statistics_too():
+    model = nn.Sequential(nn.Linear(36, 4), _BatchStatistics(), nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=r"Module '1' \(_BatchStatistics\)"):
+        HessianOperator(model, ["0.weight"], [(INPUTS.flatten(1), torch.zeros(2, dtype=torch.long))])
+
+
+class _Augmenting(list):
+    def __iter__(self):
+        return ((inputs + torch.rand(()), targets) for inputs, targets in super().__iter__())
+
+
+def test_data_that_change_between_passes_are_refused():
+    batches = [(INPUTS.flatten(1), torch.zeros(2, dtype=torch.long))]
+    refuse_changing_batches(batches)
+    with pytest.raises(ValueError, match=r"\(_Augmenting\) differ when they are read twice.*no augmentation"):
+        HessianOperator(nn.Linear(36, 3), ["weight"], _Augmenting(batches))
+    with pytest.raises(ValueError, match=r"\(generator\) differ"):
+        refuse_changing_batches(pair for pair in batches)
+
+
+def test_missing_values_are_equal_to_themselves():
+    refuse_changing_batches([(torch.full((2, 3), float("nan")), torch.zeros(2, dtype=torch.long))])
 
 
 def test_noise_inside_a_forward_is_laid_at_its_owner_and_not_at_a_later_layer():
