@@ -112,8 +112,8 @@ def spectrum(
     inputs: "Tensor",
     targets: "Tensor",
     *,
-    probes: int = 4,
-    steps: int = 64,
+    probes: int | None = None,
+    steps: int | None = None,
     tolerance: float | None = None,
     rows: bool = False,
     seed: int = 0,
@@ -125,8 +125,8 @@ def spectrum(
         model: see limit.
         inputs: see limit.
         targets: see limit.
-        probes: random probes, at least 1; without a tolerance.
-        steps: Lanczos steps per probe, at least 1; without a tolerance.
+        probes: random probes, at least 1; None: 4, or what the tolerance asks for.
+        steps: Lanczos steps per probe, at least 1; None: 64, or what the tolerance asks for.
         tolerance: error allowed in the sparsity limits that the spectrum gives; steps, probes and examples are chosen
             to reach it. None: a fixed effort.
         rows: also compute L1 norms of the Hessian's rows, one per magnitude percentile.
@@ -141,7 +141,10 @@ def spectrum(
     from suite.errors import UserError
     from suite.measure import Effort, measure_spectrum
 
-    effort = Effort(num_probes=probes, num_lanczos_steps=steps, seed=seed)
+    for name, value in {"probes": probes, "steps": steps}.items():
+        if tolerance is not None and value is not None:
+            raise UserError(f"tolerance={tolerance} chooses what {name}={value} fixes. Expected: one of the two.")
+    effort = Effort(4 if probes is None else probes, 64 if steps is None else steps, seed)
     source = _source(model, inputs, targets, precision)
     found = measure_spectrum(source, effort, rows=rows, tolerance=tolerance)
     if found.measure is None:

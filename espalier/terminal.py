@@ -105,7 +105,7 @@ class _Telling(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show a warning, or what says where memory goes."""
         text = record.getMessage()
-        is_plan = record.name.startswith(("suite.curvature", "suite.cells"))
+        is_plan = record.name.startswith("suite.curvature")
         if (is_plan or record.levelno >= logging.WARNING) and text not in self._told:
             self._told.add(text)
             complain(f"warning: {text}" if record.levelno >= logging.WARNING else text)

@@ -1,5 +1,6 @@
 """A network with its weights and data in memory: what an SLQ worker, an analysis and the command line compute on."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,11 @@ from suite.limits.tolerance import BATCH_SIZE, batch_loss_std
 from suite.network import prunable_weights
 from suite.problem import evaluate
 from suite.seeds import generator
-from suite.splits import Splits
+from suite.splits import Split, Splits
 
-EXAMPLES_PER_BATCH = 2048  # of one Hessian-vector product, at most; bounds memory only
+logger = logging.getLogger("suite.curvature")  # where plans are told
+
+_FEW = 32  # examples: so few are one batch, and need no plan
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -59,28 +62,28 @@ class Network:
                     f"group_size={shard[1]} is too large for {num_examples} examples. Expected: at most {num_examples}."
                 )
             inputs, targets = inputs.clone(), targets.clone()  # a view would keep all the data in the device's memory
-        names = list(prunable_weights(self.model))
-        few = [(inputs[:2], targets[:2])]
-        trial = HessianOperator(
-            self.model, names, few, DTYPES[dtype], normalisation=normalisation, execution=Execution(operands)
-        )
+        part = Split(inputs, targets, normalisation)
+        if len(targets) <= _FEW:
+            return self._operator(part, len(targets), num_examples, dtype, Execution(operands))
+        trial = self._operator(part.part(slice(2)), 2, num_examples, dtype, Execution(operands))
         plan = memory_plan(trial, len(targets), data_bytes=inputs.nbytes)
-        size = min(EXAMPLES_PER_BATCH, plan.examples_per_batch)
-        if inputs.device.type == "cpu" and plan.product_bytes > HAND_BACK_ABOVE_BYTES:
-            hand_back_freed_memory()  # so that the process takes what its tensors do
+        if inputs.device.type == "cpu" and plan.product_bytes > HAND_BACK_ABOVE_BYTES and hand_back_freed_memory():
+            logger.info("curvature: from now on large freed tensors go back to the system at once")
         execution = Execution(operands, keep_graphs=plan.num_kept_examples > 0)  # kept: same bits, less time
-        batches = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
-        operator = HessianOperator(
-            self.model,
-            names,
-            batches,
-            DTYPES[dtype],
-            num_examples=num_examples,
-            normalisation=normalisation,
-            execution=execution,
-        )
+        operator = self._operator(part, plan.examples_per_batch, num_examples, dtype, execution)
         operator.plan = plan
         return operator
+
+    def _operator(self, part: Split, size: int, num_examples: int, dtype: str, execution: Execution) -> HessianOperator:
+        return HessianOperator(
+            self.model,
+            list(prunable_weights(self.model)),
+            [(inputs, targets) for inputs, targets, _ in part.parts(size)],
+            DTYPES[dtype],
+            num_examples=num_examples,
+            normalisation=part.normalisation,
+            execution=execution,
+        )
 
     def loss_tolerance_nats(self, split: str = "train") -> float:
         """Return the paper's tolerance: the standard deviation of mini-batch losses, batch 128, fixed order."""

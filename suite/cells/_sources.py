@@ -1,7 +1,7 @@
 """Where networks come from: a committed cell, what a user brings, or this process; each an OperatorSource by path."""
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -149,6 +149,54 @@ class UserNetwork:
         """Return the part of the Hessian that one of `size` processes computes."""
         network = self.load().with_train_examples(self.num_examples, self.subset_seed)
         return network.hessian(self.dtype, shard=(rank, size), operands=self.operands)
+
+
+@dataclass(frozen=True, repr=False)
+class HeldNetwork:
+    """A source whose network is in this process already, for maps that compute here: it is not loaded twice.
+
+    Equal to, and saved under the name of, what it stands for.
+    """
+
+    source: NetworkSource
+    network: Network = field(compare=False)
+
+    def __repr__(self) -> str:
+        """Return what saved runs are found under."""
+        return repr(self.source)
+
+    @property
+    def dtype(self) -> str:
+        """Type of the arithmetic."""
+        return self.source.dtype
+
+    @property
+    def operands(self) -> Operands:
+        """What products round."""
+        return self.source.operands
+
+    @property
+    def num_examples(self) -> int | None:
+        """Of the training split; None: all."""
+        return self.source.num_examples
+
+    @property
+    def subset_seed(self) -> int:
+        """Which examples these are."""
+        return self.source.subset_seed
+
+    def load(self) -> Network:
+        """Return the network itself."""
+        return self.network
+
+    def with_examples(self, num_examples: int | None, subset_seed: int) -> "HeldNetwork":
+        """Return the same network over some of the examples."""
+        return HeldNetwork(self.source.with_examples(num_examples, subset_seed), self.network)
+
+    def build(self) -> HessianOperator:
+        """Return the Hessian over the training split, or over num_examples of it."""
+        part = self.network.with_train_examples(self.num_examples, self.subset_seed)
+        return part.hessian(self.dtype, operands=self.operands)
 
 
 @dataclass(frozen=True, eq=False)

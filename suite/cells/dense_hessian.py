@@ -29,7 +29,7 @@ from suite.study import Task
 if TYPE_CHECKING:
     from suite.plan import Cell, Planner
 
-VERSION = 2  # products of several vectors are rounded as those of one
+VERSION = 3  # batches are as large as the measured memory plan allows
 SHARDED = False
 PRIORITY = 10  # the longest cell of a small study: start it as soon as its network is there
 

@@ -18,7 +18,7 @@ from suite.study import Task
 if TYPE_CHECKING:
     from suite.plan import Cell, Planner
 
-VERSION = 1
+VERSION = 2  # batches are as large as the measured memory plan allows
 SHARDED = False
 PRIORITY = 4
 

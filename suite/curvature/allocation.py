@@ -75,7 +75,7 @@ def live_bytes(computation: Callable[[], object], device: torch.device) -> list[
     What the computation returns is released when all has been counted.
 
     Raises:
-        RuntimeError: this thread is being profiled already, by torch's profiler.
+        ValueError: this thread is being profiled already, by torch's profiler.
     """
     with _profiled() as events:
         result = computation()
@@ -97,7 +97,12 @@ def _profiled() -> Iterator[list[Any]]:
     config = torch.autograd.ProfilerConfig(  # type: ignore[attr-defined]
         state, False, True, False, False, False, settings
     )
-    torch.autograd._enable_profiler_legacy(config)  # type: ignore[attr-defined]
+    try:
+        torch.autograd._enable_profiler_legacy(config)  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        raise ValueError(
+            "torch's profiler watches this thread, and the memory plan needs it. Expected: none, or one begun later."
+        ) from error
     try:
         yield events
     finally:

@@ -27,8 +27,8 @@ _PROBE_SHARE = 0.6  # of the tolerance; truncation then has 0.8, and more probes
 _DRIFT = 0.15
 _DRIFT_SHARE = 0.2  # of the tolerance, or of the truncation; beyond it the run from removed weights begins anew
 _REMOVED_FROM = 3.0  # times the tolerance: above this truncation no run from removed weights is begun
-# Gradients of the same examples per product, from tests/performance/results/products.json: a product alone, which does
-# its own first pass, 2.0 to 2.4; one of a block, or on kept graphs, 1.3 (FC5), 1.6 (ResNet-20) and 1.9 (ResNet-18).
+# Gradients of the same examples per product: on kept graphs, or of a block, 1.3 (FC5), 1.6 (ResNet-20), 1.9 (ResNet-18)
+# as in tests/performance/results/products.json; a product alone that does its own first pass is taken as 2.
 GRADIENTS_PER_PRODUCT = 2.0
 GRADIENTS_PER_BLOCK_PRODUCT = 1.6
 

@@ -60,6 +60,7 @@ def with_their_own_directions(
     all_steps = runs.removed.num_lanczos_steps
     steps = min(max(_FEWEST_STEPS, all_steps // 4), all_steps)
     counts = {scale: order.count_near(sharp[scale]) for scale in SCALES if scale != 1.0}
+    counts = {scale: count for scale, count in counts.items() if count != search.num_removed}  # that run is there
     distinct = sorted(set(counts.values()))
     others = dict(zip(distinct, search.removed_runs(source, num_examples, distinct, steps), strict=True))
     here = replace(runs, removed=shortened(runs.removed, steps / all_steps))

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from suite.cells._network import Network
-from suite.cells._sources import NetworkSource
+from suite.cells._sources import HeldNetwork, NetworkSource
+from suite.curvature.growing_runs import GrowingInlineMap
 from suite.curvature.memory import basis_placement, say_plan
 from suite.curvature.operators import HessianOperator, SymmetricOperator
 from suite.curvature.probes import Distribution
+from suite.curvature.slq import InlineMap, ProbeMap
 from suite.errors import UserError
 
 
@@ -18,6 +20,16 @@ class Effort:
     num_lanczos_steps: int = 64
     seed: int = 0
     distribution: Distribution = "rademacher"
+
+    def __post_init__(self) -> None:
+        """Check the counts.
+
+        Raises:
+            UserError: one is below 1.
+        """
+        for name, value in {"probes": self.num_probes, "steps": self.num_lanczos_steps}.items():
+            if value < 1:
+                raise UserError(f"{name}={value} is too small. Expected: at least 1.")
 
 
 def hessian_of(source: NetworkSource, network: Network) -> HessianOperator:
@@ -37,3 +49,8 @@ def hessian_of(source: NetworkSource, network: Network) -> HessianOperator:
 def announce(operator: SymmetricOperator, num_lanczos_steps: int, num_runs: int = 1) -> None:
     """Log what memory the first runs will take where they are computed, here or in each worker, before they begin."""
     say_plan(operator, basis_placement(operator, num_lanczos_steps), num_lanczos_steps, num_runs)
+
+
+def loaded_once(source: NetworkSource, network: Network, probe_map: ProbeMap) -> NetworkSource:
+    """Return the source that the map is to be given: where it computes in this process, the network that is here."""
+    return HeldNetwork(source, network) if isinstance(probe_map, InlineMap | GrowingInlineMap) else source

@@ -16,7 +16,7 @@ from suite.limits.curvature_treatment import Curvature
 from suite.limits.predict import Prediction, lanczos_delta_measure, predict
 from suite.limits.removal import MagnitudeOrder
 from suite.measure.beside import Beside, limits_beside
-from suite.measure.effort import Effort, announce, hessian_of
+from suite.measure.effort import Effort, announce, hessian_of, loaded_once
 from suite.measure.precision import precision_as_json
 from suite.measure.spectrum import run_probes
 from suite.measure.tolerance import (
@@ -91,6 +91,7 @@ def measure_limits(
     network = source.load()
     epsilon = loss_tolerance_of(network, loss_tolerance_nats)  # refused before any probe is paid for
     operator = hessian_of(source, network)  # refuses what has no fixed Hessian before any worker starts
+    source = loaded_once(source, network, probe_map)
     precision = precision_as_json(source, network, effort.seed)
     main = part_of(progress, 0.0, 0.7) if beside else progress
     if tolerance is None:

@@ -1,14 +1,10 @@
 """The arithmetic that a user names in one word, and what its roundings change in one product."""
 
-import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 
-from suite.cells import _network
 from suite.cells._network import Network
 from suite.cells._sources import NetworkSource
 from suite.curvature.arithmetic import Operands, rounding_bias
@@ -63,8 +59,7 @@ def precision_as_json(source: NetworkSource, network: Network, seed: int) -> dic
     if name == "float64":
         return {"precision": name, "rounding_bias": None}
     few = network.with_train_examples(min(NUM_EXAMPLES, len(network.splits["train"][1])), seed)
-    with _plans_unsaid():
-        coarse, fine = few.hessian(used.dtype, operands=used.operands), few.hessian("float64")
+    coarse, fine = few.hessian(used.dtype, operands=used.operands), few.hessian("float64")
     probe = probe_vector(ProbeRequest(seed, 0, "rademacher", 1), fine.dim, torch.float64, fine.device)
     parts = ("relative_error", "curvature", "curvature_bias")
     try:
@@ -75,14 +70,3 @@ def precision_as_json(source: NetworkSource, network: Network, seed: int) -> dic
         values = dict.fromkeys((*parts, "relative_curvature_bias"), math.nan)
     known = {part: value if math.isfinite(value) else None for part, value in values.items()}
     return {"precision": name, "rounding_bias": {"num_examples": fine.num_examples, **known}}
-
-
-@contextmanager
-def _plans_unsaid() -> Iterator[None]:
-    """Keep the memory plans of a few examples out of the log, where those of the whole run stand."""
-    logger = logging.getLogger(_network.__name__)
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before

@@ -1,9 +1,12 @@
 """A network in memory: what a notebook calls and shows."""
 
 import json
+import math
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 import torch
@@ -166,3 +169,26 @@ def test_a_spectrum_to_a_tolerance_with_rows(bunch: tuple[nn.Module, torch.Tenso
     assert shown["statistical_dimension"]["budget"]["total"] <= 0.05
     assert len(shown["rows"]["l1_norm"]) == 72
     assert "<table>" in shown._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"probes": 0}, "probes=0 is too small. Expected: at least 1."),
+        ({"steps": 0}, "steps=0 is too small. Expected: at least 1."),
+        ({"tolerance": 0.1, "steps": 8}, "tolerance=0.1 chooses what steps=8 fixes. Expected: one of the two."),
+    ],
+)
+def test_an_effort_that_is_none_is_refused(
+    options: dict[str, Any], line: str, bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(line)):
+        espalier.spectrum(*bunch, **options)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_a_loss_tolerance_that_is_none_is_refused(
+    value: float, bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"loss_tolerance_nats={value} is no tolerance")):
+        espalier.limit(*bunch, loss_tolerance_nats=value)

@@ -23,6 +23,7 @@ from suite.curvature.memory import MemoryPlan
 from suite.curvature.operators import HessianOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.slq import run_probe
+from suite.splits import Split
 from tests.performance.contenders import workload
 from tests.performance.interleaved import Result, environment
 
@@ -79,10 +80,10 @@ def network(name: str, num_examples: int) -> Network:
     """Return an untrained network with random images; its products take what those of a trained one do."""
     if name != "transformer":
         work = workload(name, num_examples)
-        return Network(work.model.requires_grad_(True), {"train": (work.inputs, work.targets)})
+        return Network(work.model.requires_grad_(True), {"train": Split(work.inputs, work.targets)})
     torch.manual_seed(0)
     images, classes = torch.randn(num_examples, 3, 32, 32), torch.randint(0, 10, (num_examples,))
-    return Network(Transformer().eval(), {"train": (images, classes)})
+    return Network(Transformer().eval(), {"train": Split(images, classes)})
 
 
 def measure(name: str, num_examples: int, *, keep: bool, steps: int) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_the_hessian_does_not_depend_on_how_examples_are_batched(
 ) -> None:
     vector = torch.randn(72, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = source.build().matvec(vector)
-    monkeypatch.setattr("suite.cells._network.EXAMPLES_PER_BATCH", 33)
+    monkeypatch.setattr("suite.curvature.memory.MAX_EXAMPLES_PER_BATCH", 33)
     assert torch.allclose(source.build().matvec(vector), whole, rtol=1e-10, atol=1e-14)
 
 
