@@ -6,7 +6,7 @@ All members of a group are on one node, so they meet over a private file and tal
 import os
 import socket
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class ProbeWorker:
         Raises:
             RuntimeError: the GPUs that this process sees are not those that Ray gave it.
         """
-        _check_devices()
+        self.source = _on_own_device(self.source)
         self._keep(self.source.build())
 
     def run(self, request: RunRequest) -> ProbeResult | PeerLost:
@@ -100,7 +100,7 @@ class GroupWorker(ProbeWorker):
     ) -> None:
         """Keep what is needed; a peer that is silent for timeout_s within one step is taken for lost."""
         super().__init__(source, threads, keeping)
-        self.shards, self.rank, self.size = source, rank, size
+        self.rank, self.size = rank, size
         self.timeout = timedelta(seconds=timeout_s)
 
     @property
@@ -117,8 +117,9 @@ class GroupWorker(ProbeWorker):
 
         Ray would print an error that nobody fetches, and whoever looks after a group stops at its first lost member.
         """
-        _check_devices()
-        shard = self.shards.build_shard(self.rank, self.size)
+        self.source = _on_own_device(self.source)
+        assert isinstance(self.source, ShardableSource)
+        shard = self.source.build_shard(self.rank, self.size)
         try:
             self.group = _process_group(folder, self.rank, self.size, self.timeout, shard.device)
         except PeerLost as lost:
@@ -161,8 +162,18 @@ def _process_group(folder: str, rank: int, size: int, timeout: timedelta, device
     return distributed.group.WORLD
 
 
-def _check_devices() -> None:
-    """Stop before all workers of a node pile up on its first GPU.
+def _on_own_device(source: OperatorSource) -> OperatorSource:
+    """Return the source for the device that this process was given, where it has a field that names one.
+
+    Who planned the work may have no GPU, and the workers have, or the other way round.
+    """
+    device = _own_device()
+    named: Any = source
+    return replace(named, device=device) if hasattr(source, "device") else source
+
+
+def _own_device() -> str:
+    """Return "cuda" where Ray gave this process a GPU, else "cpu"; stop before all pile up on a node's first GPU.
 
     Raises:
         RuntimeError: this process sees more or fewer GPUs than it was given.
@@ -175,6 +186,7 @@ def _check_devices() -> None:
             f"This worker sees {seen} GPUs and was given {given}. Expected: equal numbers; does something set "
             "CUDA_VISIBLE_DEVICES or RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES?"
         )
+    return "cuda" if given else "cpu"
 
 
 def _session_folder() -> str:

@@ -15,6 +15,8 @@ from data.hdf5 import open_sealed
 from launchers import inline
 from launchers._events import Event
 from suite.attempt import Outcome
+from suite.cells._network import StoredNetwork
+from suite.network import ModelSpec
 from suite.plan import Plan, make_plan
 from suite.study import read_study
 
@@ -74,6 +76,20 @@ def run_with() -> Callable[..., Run]:
 def inline_run(small_plan: Plan, run_with: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The reference: nobody writes into this folder."""
     return run_with(inline, small_plan, tmp_path_factory.mktemp("inline"))
+
+
+@pytest.fixture
+def network(inline_run: Run, small_plan: Plan) -> StoredNetwork:
+    """The dense network of the small plan, as its spectrum cell sends it to workers."""
+    spectrum = next(cell for cell in small_plan.cells if cell.id.kind == "spectrum")
+    return StoredNetwork(
+        ModelSpec.model_validate(spectrum.config["model"], strict=False),
+        spectrum.inputs["dense"],
+        inline_run.folder,
+        Path(spectrum.places["data"]),
+        spectrum.config["data"]["sha256"],
+        "cpu",
+    )
 
 
 @pytest.fixture(scope="session")

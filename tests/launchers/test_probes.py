@@ -17,8 +17,6 @@ from suite.curvature.operators import DiagonalOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.slq import ProbeResult, inline_map, slq
 from suite.errors import UserError
-from suite.network import ModelSpec
-from suite.plan import Plan
 
 ray = pytest.importorskip("ray")
 Gone = Callable[[list[int]], bool]
@@ -101,19 +99,6 @@ def session() -> Iterator[Any]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with ray_session(4, 0) as started:
         yield started
-
-
-@pytest.fixture
-def network(inline_run: Any, small_plan: Plan) -> StoredNetwork:
-    spectrum = next(cell for cell in small_plan.cells if cell.id.kind == "spectrum")
-    return StoredNetwork(
-        ModelSpec.model_validate(spectrum.config["model"], strict=False),
-        spectrum.inputs["dense"],
-        inline_run.folder,
-        Path(spectrum.places["data"]),
-        spectrum.config["data"]["sha256"],
-        "cpu",
-    )
 
 
 @pytest.mark.parametrize("num_actors", [1, 2, pytest.param(4, marks=pytest.mark.slow)])

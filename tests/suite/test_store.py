@@ -23,6 +23,18 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
+def put_checkpoint(store: Store, cell: CellId) -> Path:
+    """One file of a run, as saved_runs writes them."""
+    path = store.checkpoint_path(cell) / "source" / "rows-0-4.bin"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"rows")
+    return path
+
+
+def full_disk(*args: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_cell_lies_under_its_kind_and_the_head_of_its_key(store: Store) -> None:
     assert CELL.name == "dense-0123456789abcdef"
     assert store.path(CELL) == store.folder / "cells" / "dense-0123456789abcdef.h5"
@@ -83,11 +95,34 @@ def test_prepare_removes_what_killed_processes_left(store: Store) -> None:
     assert store.is_committed(CELL)
 
 
-def test_a_commit_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object) -> None:
-        raise OSError(28, "No space left on device")
+def test_a_commit_removes_the_checkpoint_of_its_cell_and_no_other(store: Store) -> None:
+    own, other = put_checkpoint(store, CELL), put_checkpoint(store, CellId("dense", "f" * 64))
+    store.commit(CELL, RECORD, {})
+    assert not own.parent.parent.exists()
+    assert other.read_bytes() == b"rows"
 
-    monkeypatch.setattr(os, "replace", refuse)
+
+def test_prepare_removes_checkpoints_of_committed_cells_alone(store: Store) -> None:
+    store.commit(CELL, RECORD, {})
+    left = put_checkpoint(store, CELL)  # as after a kill between the commit and the removal
+    needed = put_checkpoint(store, CellId("limit", CELL.key))
+    store.prepare()
+    assert not left.parent.parent.exists()
+    assert needed.read_bytes() == b"rows"
+    assert store.is_committed(CELL)
+
+
+def test_a_commit_that_fails_leaves_the_checkpoint(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = put_checkpoint(store, CELL)
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        store.commit(CELL, RECORD, {})
+    store.prepare()
+    assert kept.read_bytes() == b"rows"
+
+
+def test_a_commit_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(OSError, match="No space left"):
         store.commit(CELL, RECORD, {})
     assert list(store.path(CELL).parent.iterdir()) == []
