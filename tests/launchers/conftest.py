@@ -15,7 +15,7 @@ from data.hdf5 import open_sealed
 from launchers import inline
 from launchers._events import Event
 from suite.attempt import Outcome
-from suite.cells._network import StoredNetwork
+from suite.cells._sources import StoredNetwork
 from suite.network import ModelSpec
 from suite.plan import Plan, make_plan
 from suite.study import read_study

@@ -14,7 +14,7 @@ import torch
 from launchers._ray_session import ray_session
 from launchers.probes import Keeping, RayProbeMap, StandingMap
 from suite.cells._context import silent
-from suite.cells._network import StoredNetwork
+from suite.cells._sources import StoredNetwork
 from suite.curvature.growing_runs import KeepingMap
 from suite.curvature.operators import MatrixOperator
 from suite.curvature.probes import ProbeRequest
