@@ -8,24 +8,28 @@ import argparse
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from suite.curvature.arithmetic import Execution, Operands, RoundingBias, rounding_bias
+from suite.curvature.arithmetic import Execution, Operands, RoundingBias, rounding_bias, tensor_cores
 from suite.curvature.memory import MemoryPlan, memory_plan
 from suite.curvature.operators import HessianOperator
 from tests.performance.contenders import Workload, disagreement, pyhessian, workload
 from tests.performance.interleaved import RESULTS, Result, environment, interleaved, summarised
 
+FEW = 4  # examples of a comparison with float64 or with the peer
 TITLE = "ResNet-50 on a GPU."
 TEXT = (
     "Hessian-vector products of the mean loss, 3x64x64 images, 200 classes, one vector at a time. An example's product "
     "is one forward and one backward pass and six convolutions per layer; its share of the chip is of the throughput "
-    "of a large matrix product in the same arithmetic, measured beside it. The bias of v'Hv is against float64."
+    "of a large matrix product in the same arithmetic, measured beside it. Products per second are medians (and "
+    "quartiles); no graph is kept between products; memory is the allocator's peak beside what was planned. Error and "
+    f"bias are against float64 on {FEW} images. PyHessian computes in float32 with TF32 forbidden, as espalier's first "
+    "row does."
 )
 ROUNDED = 1e-2  # float32 against float32: activations near a ReLU's kink may flip
 MULTIPLIES_PER_PRODUCT = 8  # per weight use: forward, input gradient, and the six of the second pass
@@ -77,17 +81,18 @@ def measure(sizes: Sizes, device: str, machine: str | None = None) -> Result:
         rows.append(
             [
                 f"espalier, {'float32' if operands == 'full' else operands}",
-                f"{found['products_per_s']:.3g}",
+                rate(found["seconds"]),
                 f"{100 * found['chip_fraction']:.0f} %",
                 printed(found["peak_gib"]),
+                printed(found["planned_gib"]),
                 f"{bias.relative_error:.1e}",
                 f"{bias.relative_curvature_bias:+.1e}",
             ]
         )
     if importlib.util.find_spec("pyhessian"):
         details["pyhessian"] = found = peer(work, plan, sizes)
-        rows.append(["PyHessian, float32", f"{found['products_per_s']:.3g}", "", printed(found["peak_gib"]), "", ""])
-    columns = ["", "products/s", "of the chip", "peak GiB", "error of Hv", "bias of v'Hv"]
+        rows.append(["PyHessian, float32", rate(found["seconds"]), "", printed(found["peak_gib"]), "", "", ""])
+    columns = ["", "products/s", "of the chip", "peak GiB", "planned GiB", "error of Hv", "bias of v'Hv"]
     place = environment(["torch"], torch.get_num_threads())
     place["machine"] = machine or (torch.cuda.get_device_name() if device == "cuda" else place["machine"])
     details |= {"plan": str(plan), "examples": sizes.num_examples, "examples_per_batch": plan.examples_per_batch}
@@ -95,10 +100,11 @@ def measure(sizes: Sizes, device: str, machine: str | None = None) -> Result:
 
 
 def batch_plan(work: Workload) -> MemoryPlan:
-    """Let the engine choose the batch; on a device within what is free now."""
+    """Let the engine choose the batch; on a device within what is free now. No graph is kept: none is planned."""
     operator = HessianOperator(work.model, list(work.weights), [(work.inputs[:2], work.targets[:2])])
     free = int(0.8 * torch.cuda.mem_get_info()[0]) if work.inputs.is_cuda else None
-    return memory_plan(operator, len(work.targets), data_bytes=work.inputs.nbytes, budget_bytes=free)
+    plan = memory_plan(operator, len(work.targets), data_bytes=work.inputs.nbytes, budget_bytes=free)
+    return replace(plan, num_kept_examples=0)
 
 
 def one_arithmetic(work: Workload, operands: Operands, plan: MemoryPlan, sizes: Sizes) -> dict[str, Any]:
@@ -107,16 +113,17 @@ def one_arithmetic(work: Workload, operands: Operands, plan: MemoryPlan, sizes: 
     names = list(work.weights)
     operator = HessianOperator(work.model, names, batches(work, plan.examples_per_batch), execution=execution)
     probe = torch.randint(0, 2, (operator.dim,), generator=torch.Generator().manual_seed(1)) * 2 - 1
-    few = [(work.inputs[:4], work.targets[:4])]
+    few = [(work.inputs[:FEW], work.targets[:FEW])]
     coarse = HessianOperator(work.model, names, few, execution=execution)
     rounding = rounding_bias(coarse, HessianOperator(work.model, names, few, torch.float64), probe)
+    del coarse  # its weights are not part of the peak
     vector = probe.to(operator.device, operator.dtype)
     seconds, peak_gib = timed(lambda: operator.matvec(vector), work.inputs.is_cuda, sizes.num_rounds)
     flops = 2 * MULTIPLIES_PER_PRODUCT * multiplies(work) * len(work.targets)
     chip = matrix_flops_per_s(sizes.matrix, operands, work.inputs.device)
     return {
         "seconds": seconds,
-        "products_per_s": 1 / summarised(seconds).median,
+        "products_per_s": summarised([1 / each for each in seconds]).median,
         "chip_fraction": flops / summarised(seconds).median / chip,
         "matrix_flops_per_s": chip,
         "peak_gib": peak_gib,
@@ -126,20 +133,27 @@ def one_arithmetic(work: Workload, operands: Operands, plan: MemoryPlan, sizes: 
 
 
 def peer(work: Workload, plan: MemoryPlan, sizes: Sizes) -> dict[str, Any]:
-    """Time PyHessian on the same batches, once its products have agreed with ours on a few images.
+    """Time PyHessian on the same batches, once its products have agreed with ours on a few images; TF32 forbidden.
 
     Raises:
         RuntimeError: they do not agree.
     """
-    few = Workload(work.model, work.inputs[:4], work.targets[:4])
+    few = Workload(work.model, work.inputs[:FEW], work.targets[:FEW])
     ours = HessianOperator(work.model, list(work.weights), [(few.inputs, few.targets)])
     vector = torch.randn((1, ours.dim), generator=torch.Generator().manual_seed(1)).t().to(ours.device)
-    error = disagreement(pyhessian(few)(vector), ours.matmat(vector))
+    with tensor_cores("full", work.inputs.device):  # torch lets convolutions round unless told not to
+        error = disagreement(pyhessian(few)(vector), ours.matmat(vector))
+    del ours
     if not error < ROUNDED:
         raise RuntimeError(f"PyHessian differs from espalier by {error:.1e}. Expected: less than {ROUNDED:.0e}.")
-    products = pyhessian(work, batch_size=plan.examples_per_batch)
-    seconds, peak_gib = timed(lambda: products(vector), work.inputs.is_cuda, max(1, sizes.num_rounds // 2))
-    return {"seconds": seconds, "products_per_s": 1 / summarised(seconds).median, "peak_gib": peak_gib}
+    with tensor_cores("full", work.inputs.device):
+        products = pyhessian(work, batch_size=plan.examples_per_batch)
+        seconds, peak_gib = timed(lambda: products(vector), work.inputs.is_cuda, sizes.num_rounds)
+    return {
+        "seconds": seconds,
+        "products_per_s": summarised([1 / each for each in seconds]).median,
+        "peak_gib": peak_gib,
+    }
 
 
 def timed(product: Callable[[], object], on_gpu: bool, num_rounds: int) -> tuple[list[float], float | None]:
@@ -193,6 +207,12 @@ def multiplies(work: Workload) -> int:
 def batches(work: Workload, size: int) -> list[tuple[Tensor, Tensor]]:
     """Split the data."""
     return list(zip(work.inputs.split(size), work.targets.split(size), strict=True))
+
+
+def rate(seconds: list[float]) -> str:
+    """Return products per second as the table shows them."""
+    found = summarised([1 / each for each in seconds])
+    return f"{found.median:.3g} ({found.lower_quartile:.3g} to {found.upper_quartile:.3g})"
 
 
 def printed(gib: float | None) -> str:

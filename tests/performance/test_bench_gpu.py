@@ -1,10 +1,13 @@
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 
-from tests.performance.bench_gpu import SMOKE, batches, measure, multiplies
+from tests.performance import bench_gpu
+from tests.performance.bench_gpu import SMOKE, batch_plan, batches, measure, multiplies, rate
 from tests.performance.contenders import Workload
 
 
@@ -31,3 +34,30 @@ def test_it_runs_without_a_device() -> None:
     assert full < 1e-3 < coarse
     assert math.isfinite(result.details["full"]["products_per_s"])
     assert result.details["examples_per_batch"] == SMOKE.num_examples
+    assert "graphs kept" not in result.details["plan"]
+
+
+def test_memory_is_planned_for_the_graphs_that_are_held() -> None:
+    plan = batch_plan(_work())
+    assert plan.num_kept_examples == 0
+    assert plan.graph_bytes < 2 * plan.graph_bytes_per_example * plan.examples_per_batch
+
+
+def test_rates_are_printed_with_their_quartiles() -> None:
+    assert rate([0.5, 0.25, 1.0]) == "2 (1.5 to 3)"
+
+
+@pytest.mark.filterwarnings("ignore")  # of the peer
+def test_the_peer_computes_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyhessian")
+    asked: list[str] = []
+
+    @contextmanager
+    def noted(operands: str, device: torch.device) -> Iterator[None]:
+        asked.append(operands)
+        yield
+
+    monkeypatch.setattr(bench_gpu, "tensor_cores", noted)
+    work = _work()
+    bench_gpu.peer(work, batch_plan(work), SMOKE)
+    assert asked == ["full", "full"]
