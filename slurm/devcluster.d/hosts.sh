@@ -1,9 +1,7 @@
 # shellcheck shell=bash
 # Hosts made of namespaces, and their processes: the part of slurm/devcluster that knows nothing of Slurm but slurmd.
-# Uses the names of slurm/devcluster: checkout, net, state, wait_for, refuse.
+# Uses what slurm/devcluster defines: checkout, net, state, pids, wait_for, refuse.
 # shellcheck disable=SC2154
-
-pids=$state/pids
 
 # --- Processes. A pid file holds the pid and when it started, so that a number used again is never taken for ours.
 
