@@ -1,5 +1,6 @@
 """A real Slurm of two nodes on this machine, brought up for the tests, and what can befall it."""
 
+import functools
 import os
 import re
 import subprocess
@@ -118,6 +119,17 @@ def _wait_until(reached: Callable[[], bool], complaint: str) -> None:
         time.sleep(0.2)
 
 
+@functools.cache
+def _refusal() -> str:
+    return devcluster("check").stderr.strip()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs the cluster where none can be. Not in the fixture, that all of them make one line."""
+    if "cluster" in getattr(item, "fixturenames", ()) and _refusal():
+        pytest.skip(f"no Slurm to test on. {_refusal()}")
+
+
 @pytest.fixture(scope="session", name="devcluster")
 def devcluster_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return the function that runs slurm/devcluster with words and environment variables."""
@@ -126,16 +138,11 @@ def devcluster_command() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The cluster of two nodes. What was up before is used and left up; what was not is taken down at the end.
-
-    Skipped where it cannot be: not root, not Debian, or no right to make namespaces.
-    """
+    """The cluster of two nodes. What was up before is used and left up; what was not is taken down at the end."""
     was_up = devcluster("status").returncode == 0
     folder = tmp_path_factory.mktemp("shared")
     shared = {} if was_up else {"DEVCLUSTER_SHARE": f"{folder}:{sys.prefix}:{sys.base_prefix}"}
     started = devcluster("up", str(NUM_NODES), **shared)
-    if started.returncode == 2:
-        pytest.skip(f"no Slurm to test on. {started.stderr.strip()}")
     assert started.returncode == 0, started.stderr
     found = re.search("export SLURM_CONF=(.*)", started.stdout)
     assert found is not None
