@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint types unit slow chromium browser benchmark benchmark-limit clean
+.PHONY: help setup quickstart test lint types unit slow chromium browser slurm-up slurm-down test-slurm benchmark benchmark-limit clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,7 +20,7 @@ setup: .venv/.installed ## make .venv with every version pinned in constraints.t
 quickstart: setup ## run the first study: all methods on real digits, report in runs/quickstart/report
 	$(BIN)/espalier run quickstart --launcher ray --workers 2
 
-test: setup chromium lint types unit slow browser ## everything CI runs
+test: setup chromium lint types unit slow browser test-slurm ## everything CI runs
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .
@@ -40,6 +40,15 @@ chromium: ## install headless Chromium from Debian's packages where it is missin
 
 browser: setup chromium ## open the page in headless Chromium
 	$(BIN)/pytest -q -m "browser and not gpu"
+
+slurm-up: setup ## start a real Slurm of two nodes on this machine: root on Debian
+	slurm/devcluster up
+
+slurm-down: ## stop it and remove every trace of it
+	slurm/devcluster down
+
+test-slurm: setup ## test on it; it is started if it is down, and stopped again
+	$(BIN)/pytest -q -m "slurm and not gpu"
 
 benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curvlinops, ten minutes; rewrites the README's table
 	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_products

@@ -1,0 +1,164 @@
+"""A real Slurm of two nodes on this machine, brought up for the tests, and what can befall it."""
+
+import functools
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+DEVCLUSTER = Path(__file__).parents[2] / "slurm" / "devcluster"
+PATIENCE_S = 60  # a bound for a busy machine, never a measurement
+NUM_NODES = 2
+
+
+def devcluster(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run slurm/devcluster to its end."""
+    return subprocess.run([DEVCLUSTER, *words], env=os.environ | variables, capture_output=True, text=True, check=False)
+
+
+class Cluster:
+    """The running cluster. Slurm's own commands reach it from this process and its children as well.
+
+    Attributes:
+        configuration: the file that SLURM_CONF names.
+        folder: a folder that this machine and all nodes see; below /tmp, unless the cluster was up before the tests.
+    """
+
+    def __init__(self, configuration: Path, folder: Path) -> None:
+        self.configuration, self.folder = configuration, folder
+        self._harmed = False
+
+    def kill(self, node: int) -> None:
+        """Let a node lose its power."""
+        self._control("kill", str(node))
+
+    def start(self, node: int) -> None:
+        """Give a node its power back; return as soon as it is on its way up."""
+        self._control("start", str(node))
+
+    def pause_controller(self) -> None:
+        """Let slurmctld stand still: sbatch, squeue and scontrol wait ten seconds and fail."""
+        self._control("pause", "slurmctld")
+
+    def resume_controller(self) -> None:
+        self._control("resume", "slurmctld")
+
+    def stop_accounting(self) -> None:
+        """Stop slurmdbd: sacct fails at once, everything else goes on."""
+        self._control("kill", "slurmdbd")
+
+    def start_accounting(self) -> None:
+        self._control("start", "slurmdbd")
+
+    def repair(self) -> None:
+        """End all jobs and undo whatever a test did to the cluster."""
+        if self._harmed:
+            self._control("up", str(NUM_NODES))
+            self._harmed = False
+        if self._run("squeue", "--noheader"):
+            self._run("scancel", "--user=root")
+            _wait_until(lambda: not self._run("squeue", "--noheader"), "jobs stay in the queue")
+        _wait_until(lambda: set(self.nodes().values()) == {"idle"}, "nodes do not come back")
+
+    def nodes(self) -> dict[str, str]:
+        """Return the state of every node by its name."""
+        lines = self._run("sinfo", "--noheader", "--Node", "--partition=batch", "--format=%N %t").splitlines()
+        return dict(line.split() for line in lines)
+
+    def sbatch(self, command: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Submit a shell command as a job whose output goes to OUTPUT-JOB.txt in the shared folder."""
+        where = ("--parsable", f"--chdir={self.folder}", "--output=output-%j.txt", "--open-mode=append")
+        return subprocess.run(
+            ["sbatch", *where, *options, f"--wrap={command}"], capture_output=True, text=True, check=False
+        )
+
+    def submit(self, command: str, *options: str) -> str:
+        """Submit a shell command; return the job's id."""
+        submitted = self.sbatch(command, *options)
+        assert submitted.returncode == 0, submitted.stderr
+        return submitted.stdout.strip()
+
+    def requeue(self, job: str) -> None:
+        """Stop a running job and put it into the queue again, where it is held for ten seconds."""
+        self._run("scontrol", "requeue", job)
+
+    def history(self, job: str) -> list[str]:
+        """Return the states of all attempts at a job, the latest last, as the accounting has them."""
+        words = ("--duplicates", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={job}")
+        return self._run("sacct", *words).split("\n")
+
+    def wait_for(self, job: str, state: str, attempt: int = 1) -> list[str]:
+        """Wait until an attempt at a job is in a state; return the job's history."""
+        _wait_until(lambda: self.history(job)[attempt - 1 : attempt] == [state], f"{job} is never {state}")
+        return self.history(job)
+
+    def output(self, job: str) -> str:
+        """Return what a job has written so far."""
+        path = self.folder / f"output-{job}.txt"
+        return path.read_text() if path.exists() else ""
+
+    def _control(self, *words: str) -> None:
+        self._harmed = True
+        done = devcluster(*words)
+        assert done.returncode == 0, done.stderr
+
+    def _run(self, *command: str) -> str:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout.strip()
+
+
+def _wait_until(reached: Callable[[], bool], complaint: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not reached():
+        assert time.monotonic() < deadline_s, complaint
+        time.sleep(0.2)
+
+
+@functools.cache
+def _refusal() -> str:
+    return devcluster("check").stderr.strip()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs the cluster where none can be. Not in the fixture, that all of them make one line."""
+    if "cluster" in getattr(item, "fixturenames", ()) and _refusal():
+        pytest.skip(f"no Slurm to test on. {_refusal()}")
+
+
+@pytest.fixture(scope="session", name="devcluster")
+def devcluster_command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return the function that runs slurm/devcluster with words and environment variables."""
+    return devcluster
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The cluster of two nodes. What was up before is used and left up; what was not is taken down at the end."""
+    was_up = devcluster("status").returncode == 0
+    folder = tmp_path_factory.mktemp("shared")
+    shared = {} if was_up else {"DEVCLUSTER_SHARE": f"{folder}:{sys.prefix}:{sys.base_prefix}"}
+    started = devcluster("up", str(NUM_NODES), **shared)
+    assert started.returncode == 0, started.stderr
+    found = re.search("export SLURM_CONF=(.*)", started.stdout)
+    assert found is not None
+    configuration = Path(found[1])
+    if was_up:
+        folder = Path(tempfile.mkdtemp(dir=configuration.with_name("shared")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(configuration))
+        yield Cluster(configuration, folder)
+    if not was_up:
+        devcluster("down")
+
+
+@pytest.fixture(autouse=True)
+def repaired(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test that used the cluster, whatever it did, leave an idle one to the next."""
+    yield
+    if "cluster" in request.fixturenames:
+        request.getfixturevalue("cluster").repair()
