@@ -1,4 +1,4 @@
-"""Commands about what there is: studies, tasks, methods, models, data sets, and this machine."""
+"""Commands about what there is: studies, tasks, methods, models, profiles, data sets, and this machine."""
 
 from collections.abc import Callable
 
@@ -33,6 +33,15 @@ def doctor() -> None:
         print(f"{finding.verdict:9}{finding.what:18}{finding.state}{repair}", flush=True)
     if missing:
         raise typer.Exit(SOME_FAILED)
+
+
+@app.command(epilog="Example: espalier profiles")
+def profiles() -> None:
+    """List all profiles: how jobs are queued on a cluster, one line each."""
+    from launchers._profile import profiles as known_profiles
+
+    for name, description in known_profiles().items():
+        print(f"{name:20}{description}".rstrip())
 
 
 def _lister(kind: str) -> Callable[[], None]:

@@ -1,8 +1,10 @@
-"""Commands about studies: run, status, collect, report."""
+"""Commands about studies: run, submit, status, collect, report."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,12 +12,22 @@ from rich.table import Table
 
 from espalier.terminal import SOME_FAILED, command, complain, num_processors, resumable
 
+if TYPE_CHECKING:
+    from suite.attempt import Outcome
+    from suite.plan import Plan
+
 app = typer.Typer()
 
 Study = Annotated[str, typer.Argument(help="A built-in study (see `espalier studies`) or the path of a TOML file.")]
 Folder = Annotated[Path, typer.Argument(help="A study's folder, as made by `espalier run`.")]
 Out = Annotated[Path | None, typer.Option(help="The study's folder; by default runs/NAME.")]
-Launcher = Annotated[str, typer.Option(help="Where cells run: inline or ray.")]
+Launcher = Annotated[str, typer.Option(help="Where cells run: inline, ray or slurm.")]
+OwnProfile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", help="How to queue on your cluster (see `espalier profiles`), or the path of a TOML file."
+    ),
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Cells at a time; by default one per processor.")]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a dotted key of the study or its tasks.")
@@ -27,26 +39,19 @@ def run(
     study: Study,
     out: Out = None,
     launcher: Launcher = "inline",
+    profile: OwnProfile = None,
     workers: Workers = None,
     override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
 ) -> None:
     """Run whatever is missing of a study, collect it, and write its report."""
-    from launchers._events import launcher as find_launcher
     from launchers._live import Display
-    from suite.plan import make_plan
-    from suite.store import Store
-    from suite.study import read_study
 
-    chosen = find_launcher(launcher)
-    plan = make_plan(*read_study(study, override))
-    folder = (out or Path("runs") / plan.study.name).absolute()
-    store = Store(folder)
-    store.prepare()
-    plan.freeze(folder)
+    run_on = _chosen(launcher, profile)
+    plan, folder = _prepared(study, override, out)
     console = Console()
     console.print(f"study {plan.study.name}: {len(plan.cells)} cells in {folder}", highlight=False, soft_wrap=True)
     with resumable(), Display(plan, console) as display:
-        outcomes = chosen.run(plan, folder, workers=workers or num_processors(), report=display.report)
+        outcomes = run_on(plan, folder, workers=workers or num_processors(), report=display.report)
     console.print(display.summary(), highlight=False)
     for failure in display.failures:
         complain(failure)
@@ -54,6 +59,34 @@ def run(
     if any(outcome.status in ("failed", "upstream_failed") for outcome in outcomes):
         complain(f"some cells failed; mend the cause and run the same command again: {command()}")
         raise typer.Exit(SOME_FAILED)
+
+
+@app.command(epilog="Example: espalier submit quickstart --profile devcluster --out /shared/me/quickstart")
+def submit(
+    study: Study,
+    profile: Annotated[str, typer.Option(help="See `espalier profiles`, or the path of a TOML file.")],
+    out: Out = None,
+    override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
+) -> None:
+    """Queue whatever is missing of a study on a Slurm cluster, and return."""
+    from launchers._profile import read_profile
+    from launchers._slurm_cluster import SlurmCluster, require_slurm
+    from launchers.slurm import submit as queue
+
+    chosen = read_profile(profile)
+    require_slurm()
+    plan, folder = _prepared(study, override, out)
+    console = Console()
+    with console.status("queueing") as shown:
+        done = queue(plan, folder, chosen, SlurmCluster(), lambda so_far, total: shown.update(f"{so_far} of {total}"))
+    if done is None:
+        print(f"study {plan.study.name}: nothing to queue, every cell is done or in the queue already")
+        return
+    jobs = sum(len(array.ids) for array in done.arrays)
+    line = (
+        f"{sum(1 for _ in done.holders())} of {len(plan.cells)} cells queued, {jobs} jobs in {len(done.arrays)} arrays"
+    )
+    print(f"study {plan.study.name}: {line}, named {done.name}\nespalier status {folder}")
 
 
 @app.command(epilog="Example: espalier status runs/quickstart --json")
@@ -93,6 +126,39 @@ def collect(folder: Folder) -> None:
 def report(folder: Folder) -> None:
     """Write tables, figures and the page from a study's results.h5, and print the main table."""
     _write_report(folder, Console())
+
+
+def _chosen(launcher: str, profile: str | None) -> Callable[..., "list[Outcome]"]:
+    """Return a launcher's run, with its profile where it needs one.
+
+    Raises:
+        UserError: unknown launcher or profile, or one without the other.
+    """
+    from launchers._events import launcher as find_launcher
+    from launchers._profile import read_profile
+    from suite.errors import UserError
+
+    chosen = find_launcher(launcher)
+    if not getattr(chosen, "NEEDS_PROFILE", False):
+        if profile is not None:
+            raise UserError(f"--profile {profile} is for a cluster. Expected: with --launcher slurm.")
+        return chosen.run  # type: ignore[no-any-return]
+    if profile is None:
+        raise UserError(f"--launcher {launcher} needs --profile P. See: espalier profiles")
+    return partial(chosen.run, profile=read_profile(profile))
+
+
+def _prepared(study: str, override: list[str], out: Path | None) -> "tuple[Plan, Path]":
+    """Check a whole study, and make its folder with the frozen plan."""
+    from suite.plan import make_plan
+    from suite.store import Store
+    from suite.study import read_study
+
+    plan = make_plan(*read_study(study, override))
+    folder = (out or Path("runs") / plan.study.name).absolute()
+    Store(folder).prepare()
+    plan.freeze(folder)
+    return plan, folder
 
 
 def _collect_and_report(folder: Path, console: Console) -> None:

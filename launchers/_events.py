@@ -34,7 +34,14 @@ class Finished:
     outcome: Outcome
 
 
-Event = Started | Advanced | Finished
+@dataclass(frozen=True)
+class Said:
+    """Something about the run as a whole that a person should know, in one line."""
+
+    text: str
+
+
+Event = Started | Advanced | Finished | Said
 Report = Callable[[Event], None]
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from launchers._events import Advanced, Event, Finished, Started
+from launchers._events import Advanced, Event, Finished, Said, Started
 from suite.plan import Cell, Plan
 
 COLUMNS = ("done", "cached", "running", "failed", "waiting")
@@ -45,6 +45,8 @@ class Display:
             self.running[event.cell.id.key] = (event.cell, "")
         elif isinstance(event, Advanced):
             self.running[event.cell.id.key] = (event.cell, f"{event.fraction:4.0%} {event.text}")
+        elif isinstance(event, Said):
+            self.console.print(event.text, markup=False, highlight=False, soft_wrap=True)
         else:
             self._finish(event)
 

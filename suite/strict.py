@@ -4,7 +4,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -85,5 +85,6 @@ def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list
         field = getattr(current, "model_fields", {}).get(part)
         if field is None:
             continue
-        current = field.annotation
+        choices = (field.annotation, *get_args(field.annotation))  # a model, X | None, or dict[str, X]
+        current = next((each for each in choices if hasattr(each, "model_fields")), field.annotation)
     return list(getattr(current, "model_fields", {}))

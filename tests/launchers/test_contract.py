@@ -14,8 +14,9 @@ def test_a_launcher_says_what_it_is_and_runs_plans(name):
     assert name == module.NAME
     assert module.DESCRIPTION
     parameters = inspect.signature(module.run).parameters
-    assert list(parameters) == ["plan", "folder", "workers", "report"]
-    assert all(parameters[key].kind is inspect.Parameter.KEYWORD_ONLY for key in ("workers", "report"))
+    more = ["profile"] if getattr(module, "NEEDS_PROFILE", False) else []
+    assert list(parameters) == ["plan", "folder", "workers", "report", *more]
+    assert all(parameters[key].kind is inspect.Parameter.KEYWORD_ONLY for key in ("workers", "report", *more))
 
 
 def test_an_unknown_launcher_is_refused_with_the_known_ones():

@@ -1,0 +1,153 @@
+"""Profiles: what a site's Slurm wants to be told. A study carries no resources, a profile carries no science."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from suite.errors import UserError, unknown
+from suite.extensions import available
+from suite.plan import Cell
+from suite.strict import Settings, read_toml, validated
+
+FOLDER = Path(__file__).parents[1] / "slurm" / "profiles"
+
+
+def _holding(characters: str, expected: str) -> AfterValidator:
+    """Return a check that a text consists of these characters alone; all else could be read as shell or as options."""
+    pattern = re.compile(characters)
+
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(f"Expected: {expected}. Nothing else may reach a job's script")
+        return text
+
+    return AfterValidator(check)
+
+
+Word = Annotated[str, _holding(r"[A-Za-z0-9][A-Za-z0-9._:@%+,=/-]*", "letters, digits and . _ : @ % + , = / -")]
+Constraint = Annotated[str, _holding(r"[A-Za-z0-9(\[][A-Za-z0-9._:*&|,()\[\]-]*", "features joined by & | , ( ) [ ] *")]
+Place = Annotated[str, _holding(r"/[A-Za-z0-9._/+-]*", "an absolute path of letters, digits and . _ / + -")]
+Image = Annotated[str, _holding(r"[A-Za-z0-9/][A-Za-z0-9._:@#%+/-]*", "a path or an address of an image")]
+Mounts = Annotated[str, _holding(r"/[A-Za-z0-9._:,/+-]*", "SOURCE:TARGET[:FLAGS], absolute, joined by commas")]
+Variable = Annotated[str, _holding(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
+Line = Annotated[str, _holding(r"(?!.*\$\()[^\n\r\x00-\x1f;`&|<>]+", "one plain command, without ; ` & | < > or $(")]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Override(Settings):
+    """What one kind of cell needs otherwise than the rest."""
+
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Constraint | None = None
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    cpus: Count | None = None  # by default as many as the cell has threads
+    memory_gib: Positive | None = None
+    time_min: Count | None = None
+    cells_per_job: Count | None = None
+    minutes_per_cell: Positive | None = None  # an estimate; with minutes_per_job it packs tiny cells
+
+
+class Container(Settings):
+    """A container for the job, started by the Pyxis plugin of srun."""
+
+    image: Image
+    mounts: Mounts | None = None
+
+
+class Profile(Override):
+    """How jobs are queued at one site.
+
+    Attributes:
+        description: one line for `espalier profiles`.
+        minutes_per_job: cells are packed into one array element until their estimates reach it.
+        max_running: elements of one array that may run at a time.
+        modules: loaded by `module load` before the job.
+        setup: further lines of shell before the job, one plain command each.
+        python: the interpreter of the job; by default the one that submits.
+        container: image and mounts.
+        environment: names of variables that jobs get, beside those that every job needs.
+        scratch: a folder on the node for temporary files; each element has a folder of its own in it.
+        kinds: kind of cell -> what it needs otherwise.
+    """
+
+    description: Annotated[str, _holding(r"[^\x00-\x1f]*", "one line of text")] = ""
+    time_min: Count
+    minutes_per_job: Positive | None = None
+    max_running: Count = 256
+    modules: tuple[Word, ...] = ()
+    setup: tuple[Line, ...] = ()
+    python: Place | None = None
+    container: Container | None = None
+    environment: tuple[Variable, ...] = ()
+    scratch: Place | None = None
+    kinds: dict[str, Override] = Field(default_factory=dict)
+
+    def resources(self, cell: Cell) -> "Resources":
+        """Return what one cell asks for.
+
+        Raises:
+            UserError: the profile gives fewer processors than the cell computes with.
+        """
+        own = self.kinds.get(cell.id.kind, Override()).model_dump(exclude_none=True)
+        asked = self.model_dump(include=set(Override.model_fields), exclude_none=True) | own
+        cells, minutes = asked.pop("cells_per_job", None), asked.pop("minutes_per_cell", None)
+        if cells is None or ("minutes_per_cell" in own and "cells_per_job" not in own):
+            fits = self.minutes_per_job / minutes if minutes and self.minutes_per_job else 1
+            cells = max(1, int(fits))
+        found = Resources(**{"cpus": cell.threads, "cells_per_job": cells} | asked)
+        if found.cpus < cell.threads:
+            raise UserError(
+                f"cpus = {found.cpus} in the profile, but {cell.title} computes with {cell.threads} threads. "
+                f"Expected: at least as many; leave cpus out, or raise it."
+            )
+        return found
+
+
+class Resources(Settings):
+    """What one array asks for; cells of a wave with equal resources share arrays."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpus: int = 0
+    cpus: int
+    memory_gib: float | None = None
+    time_min: int
+    cells_per_job: int = 1
+
+
+def read_profile(name_or_path: str, kinds: Sequence[str] | None = None) -> Profile:
+    """Read a profile.
+
+    Args:
+        name_or_path: a file in slurm/profiles, or the path of a TOML file.
+        kinds: the kinds of cell there are; by default those of suite/cells.
+
+    Raises:
+        UserError: unknown name or key, a wrong type, or a value that could be read as shell; one line.
+    """
+    known = sorted(path.stem for path in FOLDER.glob("*.toml"))
+    if name_or_path.endswith(".toml") or "/" in name_or_path:
+        path = Path(name_or_path)
+    elif name_or_path in known:
+        path = FOLDER / f"{name_or_path}.toml"
+    else:
+        raise unknown("profile", name_or_path, known, "a profile is a file in slurm/profiles, or give its path")
+    profile = validated(Profile, read_toml(path), f"profile {name_or_path}")
+    known_kinds = available("suite.cells") if kinds is None else kinds
+    for kind in profile.kinds:
+        if kind not in known_kinds:
+            raise unknown("kind of cell", kind, known_kinds, f"kinds.NAME of profile {name_or_path}")
+    return profile
+
+
+def profiles() -> dict[str, str]:
+    """Return name -> description of every profile in slurm/profiles."""
+    return {path.stem: str(read_toml(path).get("description", "")) for path in sorted(FOLDER.glob("*.toml"))}

@@ -1,0 +1,287 @@
+"""Slurm as the launcher sees it: queue arrays through submitit, ask how jobs stand, take jobs back.
+
+A call to Slurm never decides what is done. submitit only queues and starts: its result pickles, and what it says of
+jobs, are not read.
+"""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from launchers._profile import Profile, Resources
+from launchers._slurm_job import run_element
+from suite.errors import UserError
+
+# Final states; every other one, also one that this code has never heard of, is that of a job that may still run.
+ENDED = frozenset(
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "LAUNCH_FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "TIMEOUT",
+    ]
+)
+DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own
+PATIENCE_S = 60.0  # for one call
+# What every job needs of the environment it is queued from. Secrets of a login shell stay there.
+VARIABLES = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "LD_LIBRARY_PATH",
+    "MODULEPATH",
+    "SLURM_CONF",
+    "OMP_NUM_THREADS",
+    "ESPALIER_DATA",
+]
+
+
+@dataclass(frozen=True)
+class JobState:
+    """How a job stands: Slurm's word, why it waits or how it ended, and where it ran."""
+
+    state: str
+    reason: str = ""
+    node: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Return whether it will not run any more."""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one sbatch is given: arguments of `run_element` for each element, and what they ask for."""
+
+    name: str
+    jobs: Path
+    resources: Resources
+    calls: Sequence[tuple[Any, ...]]
+    after: Sequence[str] = ()
+
+
+class SlurmFailed(RuntimeError):
+    """A call to Slurm failed or took too long; it may succeed later."""
+
+
+class Cluster(Protocol):
+    """What the launcher needs of a cluster."""
+
+    def array_limit(self) -> int:
+        """Return how many elements an array may have."""
+
+    def queue(self, order: Order, profile: Profile) -> list[str]:
+        """Queue an array, held; return the job of each element."""
+
+    def release(self, ids: Sequence[str]) -> None:
+        """Let held arrays run."""
+
+    def withdraw(self, ids: Sequence[str]) -> None:
+        """Take arrays out of the queue."""
+
+    def standing(self, names: Sequence[str]) -> dict[str, JobState]:
+        """Return the jobs in the queue that bear these names."""
+
+    def history(self, names: Sequence[str], since: str) -> dict[str, JobState]:
+        """Return how jobs with these names ended, as accounting has it."""
+
+
+class SlurmCluster:
+    """The Slurm that the commands on the PATH talk to."""
+
+    def array_limit(self) -> int:
+        """Return one less than MaxArraySize, or than Slurm's default when it does not tell."""
+        try:
+            found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call("scontrol", "show", "config"), re.MULTILINE)
+        except SlurmFailed:
+            found = None
+        return max(1, int(found[1] if found else DEFAULT_MAX_ARRAY_SIZE) - 1)
+
+    def queue(self, order: Order, profile: Profile) -> list[str]:
+        """Queue an array by one sbatch, held until it is released.
+
+        Raises:
+            UserError: Slurm refused it; with its own words.
+        """
+        from submitit import SlurmExecutor
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        # A new executor for each array: submitit's parameters stick, a dependency most of all.
+        executor = SlurmExecutor(order.jobs, python=profile.python)
+        executor.update_parameters(**parameters(order, profile))
+        said = io.StringIO()
+        try:
+            with redirect_stderr(said), _environment(profile.environment):
+                submitted = executor.map_array(run_element, *zip(*order.calls, strict=True))
+        except (FailedJobError, FailedSubmissionError, OSError) as error:
+            words = " ".join(str(error).replace("sbatch: error: ", "").split())
+            raise UserError(f"sbatch refused the jobs: {words or 'no reason given'}. Mend the profile.") from None
+        return [str(job.job_id) for job in submitted]
+
+    def release(self, ids: Sequence[str]) -> None:
+        """Let arrays run, by one call.
+
+        Raises:
+            SlurmFailed: see its words.
+        """
+        _call("scontrol", "release", ",".join(ids))
+
+    def withdraw(self, ids: Sequence[str]) -> None:
+        """Take arrays out of the queue, by one call.
+
+        Raises:
+            SlurmFailed: see its words.
+        """
+        _call("scancel", *ids)
+
+    def standing(self, names: Sequence[str]) -> dict[str, JobState]:
+        """Return the state of every job with these names that the controller knows, by one call of squeue.
+
+        Raises:
+            SlurmFailed: the controller does not answer.
+        """
+        form = "%i|%T|%r|%N"
+        lines = _call(
+            "squeue", "--noheader", "--array", "--states=all", f"--format={form}", f"--name={','.join(names)}"
+        )
+        return dict(_states(lines))
+
+    def history(self, names: Sequence[str], since: str) -> dict[str, JobState]:
+        """Return how jobs with these names ended, by one call of sacct.
+
+        Raises:
+            SlurmFailed: there is no accounting, or it does not answer.
+        """
+        columns = "JobID,State,ExitCode,NodeList"
+        arguments = ("--noheader", "--parsable2", "--allocations", f"--format={columns}", f"--starttime={since}")
+        return dict(_states(_call("sacct", *arguments, f"--name={','.join(names)}")))
+
+
+def require_slurm() -> None:
+    """Check that this is a login node with all that submitting needs.
+
+    Raises:
+        UserError: submitit or a command of Slurm is missing.
+    """
+    try:
+        import submitit  # noqa: F401  asked for here, so that a plan is refused before anything is written
+    except ImportError:
+        raise UserError("Slurm needs submitit. Install it: pip install -e '.[slurm]'.") from None
+    missing = [each for each in ("sbatch", "srun", "squeue", "scontrol", "scancel") if shutil.which(each) is None]
+    if missing:
+        raise UserError(f"{missing[0]} is not on the PATH. Expected: a machine where Slurm's commands work.")
+
+
+def parameters(order: Order, profile: Profile) -> dict[str, Any]:
+    """Return what submitit puts into the script of an array; every value has passed the profile's checks."""
+    asked = order.resources
+    more = {"hold": True, "requeue": True, "export": "ALL"}
+    words: dict[str, Any] = {
+        "job_name": order.name,
+        "time": asked.time_min,
+        "cpus_per_task": asked.cpus,
+        "partition": asked.partition,
+        "account": asked.account,
+        "qos": asked.qos,
+        "constraint": asked.constraint,
+        "gpus_per_node": asked.gpus or None,
+        "mem": f"{round(asked.memory_gib * 1024)}M" if asked.memory_gib else None,
+        "array_parallelism": profile.max_running,
+        "setup": _setup(profile),
+        "srun_args": _container(profile),
+        "wckey": None,  # submitit's own would be refused where wckeys are checked
+    }
+    if order.after:
+        words["dependency"] = f"afterany:{':'.join(order.after)}"
+        more |= {"kill-on-invalid-dep": "yes"}
+    return words | {"additional_parameters": more}
+
+
+def _setup(profile: Profile) -> list[str] | None:
+    lines = []
+    if profile.modules:
+        lines.append("type module >/dev/null 2>&1 || . /etc/profile")  # a job's shell is no login shell
+        lines += [f"module load {' '.join(profile.modules)}"]
+    return [*lines, *profile.setup] or None
+
+
+def _container(profile: Profile) -> list[str] | None:
+    if profile.container is None:
+        return None
+    mounts = profile.container.mounts
+    return [f"--container-image={profile.container.image}", *([f"--container-mounts={mounts}"] if mounts else [])]
+
+
+def _states(lines: str) -> Iterator[tuple[str, JobState]]:
+    """Yield (job, state) of "id|state|reason|node" lines; sacct writes elements that never began as 12_[3-5,8]."""
+    for line in lines.splitlines():
+        job, state, reason, node = (f"{line}|||".split("|"))[:4]
+        words = state.split()  # "CANCELLED by 1000"
+        if not words or "." in job:
+            continue
+        for each in _expanded(job):
+            yield each, JobState(words[0].rstrip("+"), "" if reason == "None" else reason, node)
+
+
+def _expanded(job: str) -> list[str]:
+    main, _, ranges = job.partition("_[")
+    if not ranges:
+        return [job]
+    found = []
+    for part in ranges.partition("]")[0].partition("%")[0].split(","):
+        first, _, last = part.partition("-")
+        if first.isdigit():
+            found += [f"{main}_{number}" for number in range(int(first), int(last or first) + 1)]
+    return found
+
+
+def _call(*words: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603  no shell; every word is ours or has passed the profile's checks
+            words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SlurmFailed(f"{words[0]}: {str(error).splitlines()[0]}") from None
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise SlurmFailed(f"{words[0]}: {said}")
+    return done.stdout
+
+
+@contextmanager
+def _environment(names: Sequence[str]) -> Iterator[None]:
+    """Let this process have the allow-listed variables alone: sbatch hands its environment to the job.
+
+    What Slurm itself set is left out as well, so that submitting from inside a job asks for what the profile says.
+    """
+    before: Mapping[str, str] = dict(os.environ)
+    kept = {name: value for name, value in before.items() if name in (*VARIABLES, *names)}
+    os.environ.clear()
+    os.environ.update(kept)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

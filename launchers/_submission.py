@@ -1,0 +1,173 @@
+"""What was queued and what its jobs told, as files in the study's folder: any machine that sees it can read them.
+
+    DIR/slurm/NAME/submission.json      which job holds which cells; NAME is also the name of the jobs
+    DIR/slurm/NAME/array-000.json       the cells of one array, as its jobs read them
+    DIR/slurm/NAME/events/000-12.jsonl  what element 12 told: a line when a try began, one when it ended
+    DIR/slurm/NAME/jobs/                submitit's envelopes and the jobs' own output
+
+These files explain. What is done is said by the store alone.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from data.hdf5 import commit_bytes
+from launchers._arrays import JobArray
+from suite.errors import UserError
+from suite.plan import Cell
+from suite.store import CellId
+
+
+@dataclass(frozen=True)
+class QueuedArray:
+    """One array in the queue: ids[i] is the job of the cells whose keys are elements[i]."""
+
+    number: int
+    wave: int
+    resources: dict[str, Any]
+    ids: tuple[str, ...]
+    elements: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One call of submit.
+
+    Attributes:
+        name: of its jobs; random enough that no other submission has it. Job ids alone begin again at 1 when a
+            controller is set up anew.
+        state: "queuing" until all arrays are in the queue, then "queued"; "withdrawn" when it did not come to that.
+        profile: the profile as it was read.
+        host: where it was submitted.
+        time_utc: when, in ISO 8601.
+        arrays: what was queued.
+    """
+
+    name: str
+    state: str
+    profile: dict[str, Any]
+    host: str
+    time_utc: str
+    arrays: tuple[QueuedArray, ...] = ()
+
+    def holders(self) -> Iterator[tuple[str, QueuedArray, int]]:
+        """Yield (key of a cell, its array, its element)."""
+        for array in self.arrays:
+            for index, keys in enumerate(array.elements):
+                yield from ((key, array, index) for key in keys)
+
+
+@dataclass(frozen=True)
+class SubmissionFolder:
+    """The files of one submission."""
+
+    study: Path
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """Return DIR/slurm/NAME."""
+        return self.study / "slurm" / self.name
+
+    @property
+    def jobs(self) -> Path:
+        """Return the folder of submitit's files. Whoever can write there can run code as the user."""
+        return self.path / "jobs"
+
+    def prepare(self) -> None:
+        """Make the folders; the one of pickles is the user's alone."""
+        (self.path / "events").mkdir(parents=True)
+        self.jobs.mkdir(mode=0o700)
+
+    def write(self, submission: Submission) -> None:
+        """Write or replace submission.json in one step."""
+        commit_bytes(self.path / "submission.json", json.dumps(asdict(submission), indent=1).encode())
+
+    def read(self) -> Submission:
+        """Read submission.json.
+
+        Raises:
+            UserError: it is missing or not readable.
+        """
+        path = self.path / "submission.json"
+        try:
+            values = json.loads(path.read_text())
+            arrays = tuple(
+                QueuedArray(**{**each, "ids": tuple(each["ids"]), "elements": tuple(map(tuple, each["elements"]))})
+                for each in values.pop("arrays")
+            )
+            return Submission(**values, arrays=arrays)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path} is not readable ({error}). Remove its folder when its jobs are gone.") from None
+
+    def write_array(self, number: int, array: JobArray, ancestors: dict[str, list[str]]) -> None:
+        """Write what the jobs of an array read: its cells, and for each uncommitted ancestor what that needs."""
+        elements = [[asdict(cell) for cell in element] for element in array.elements]
+        content = {"elements": elements, "ancestors": ancestors}
+        commit_bytes(self.path / f"array-{number:03}.json", json.dumps(content).encode())
+
+    def read_element(self, number: int, index: int) -> tuple[list[Cell], dict[str, list[str]]]:
+        """Return the cells of one element, and the ancestors of its array's cells (name -> names)."""
+        content = json.loads((self.path / f"array-{number:03}.json").read_text())
+        return [_cell_from(values) for values in content["elements"][index]], content["ancestors"]
+
+    def tell(self, number: int, index: int, event: dict[str, Any]) -> None:
+        """Append one line to what an element told; a line is written whole or torn at the end of the file."""
+        line = f"{json.dumps(event)}\n".encode()
+        path = self.path / "events" / f"{number:03}-{index}.jsonl"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def told(self, number: int, index: int) -> list[dict[str, Any]]:
+        """Return what an element told so far; torn lines are left out."""
+        path = self.path / "events" / f"{number:03}-{index}.jsonl"
+        events = []
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            try:
+                events.append(json.loads(line))
+            except ValueError:  # its writer was killed
+                continue
+        return events
+
+
+def submissions(study: Path) -> list[Submission]:
+    """Return all submissions of a study that came to be queued, the oldest first."""
+    paths = (study / "slurm").glob("*/submission.json")
+    found = [SubmissionFolder(study, path.parent.name).read() for path in paths]
+    return sorted((each for each in found if each.state != "withdrawn"), key=lambda each: (each.time_utc, each.name))
+
+
+def ancestors_of(array: JobArray, cells: dict[str, Cell]) -> dict[str, list[str]]:
+    """Return name -> names of the inputs, for the array's cells and all that they wait for.
+
+    Args:
+        array: the array.
+        cells: key -> cell, for every cell that is not committed.
+    """
+    found: dict[str, list[str]] = {}
+    waiting: list[Cell] = list(array.cells)
+    while waiting:
+        cell = waiting.pop()
+        inputs = [cells[each.key] for each in cell.inputs.values() if each.key in cells]
+        if cell.id.name not in found:
+            found[cell.id.name] = [each.id.name for each in inputs]
+            waiting += inputs
+    return found
+
+
+def _cell_from(values: dict[str, Any]) -> Cell:
+    inputs = {role: CellId(**each) for role, each in values["inputs"].items()}
+    return Cell(**{**values, "id": CellId(**values["id"]), "inputs": inputs})
+
+
+def elements_of(submitted: Sequence[Submission]) -> dict[str, tuple[Submission, QueuedArray, int]]:
+    """Return key of a cell -> where it was queued last."""
+    return {key: (each, array, index) for each in submitted for key, array, index in each.holders()}

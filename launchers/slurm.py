@@ -1,0 +1,169 @@
+"""slurm: cells as elements of job arrays, one array for each wave of the plan and each kind of resources.
+
+What is queued goes on without this process. Committed cells are the truth; squeue, sacct and what jobs told explain
+what is missing. See docs/slurm.md.
+"""
+
+import getpass
+import platform
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from launchers._arrays import JobArray, job_arrays, needed_jobs
+from launchers._events import Report
+from launchers._profile import Profile
+from launchers._slurm_cluster import Cluster, Order, SlurmCluster, SlurmFailed, require_slurm
+from launchers._submission import QueuedArray, Submission, SubmissionFolder, ancestors_of, elements_of, submissions
+from launchers._watch import Watch
+from suite.attempt import Outcome
+from suite.errors import UserError
+from suite.plan import Cell, Plan
+from suite.store import Store
+
+NAME = "slurm"
+DESCRIPTION = "job arrays on a Slurm cluster, through submitit; needs --profile"
+NEEDS_PROFILE = True
+
+
+def run(plan: Plan, folder: Path, *, workers: int, report: Report, profile: Profile) -> list[Outcome]:
+    """Queue what is missing of a plan and not queued already, and wait for all of it.
+
+    Args:
+        plan: what to run.
+        folder: the study's folder, on a file system that all nodes see.
+        workers: ignored; the profile's max_running counts.
+        report: called with every event.
+        profile: how to queue.
+
+    Returns:
+        One outcome per cell, in the plan's order.
+
+    Raises:
+        UserError: Slurm refuses the jobs; nothing is left in the queue.
+    """
+    del workers
+    require_slurm()
+    cluster = SlurmCluster()
+    submit(plan, folder, profile, cluster)
+    return Watch(plan, folder, cluster, report).wait()
+
+
+def submit(
+    plan: Plan, folder: Path, profile: Profile, cluster: Cluster, told: Callable[[int, int], None] = lambda *_: None
+) -> Submission | None:
+    """Queue what is missing of a plan and not queued already.
+
+    All arrays are queued held, then written down, then released: no job begins before the study's folder says which
+    cells it holds, and what fails in between leaves nothing in the queue.
+
+    Args:
+        plan: what to run.
+        folder: the study's folder, made by Store.prepare.
+        profile: how to queue.
+        cluster: where.
+        told: called with (arrays queued, arrays in all).
+
+    Returns:
+        What was queued, or None when nothing was left to queue.
+
+    Raises:
+        UserError: a cell needs more than the profile gives, or Slurm refuses the jobs.
+
+    Cost: one sbatch for each array, one squeue, and two calls of scontrol.
+    """
+    store = Store(folder)
+    missing = {cell.id.key: cell for cell in plan.cells if not store.is_committed(cell.id)}
+    waiting = _in_queue(folder, cluster)
+    todo = [cell for cell in missing.values() if cell.id.key not in waiting]
+    if not todo:
+        return None
+    arrays = job_arrays(todo, profile, cluster.array_limit())
+    files = SubmissionFolder(folder, f"{plan.study.name}-{secrets.token_hex(4)}")
+    _forget_failures(todo, store)
+    files.prepare()
+    started = Submission(
+        files.name,
+        "queuing",
+        profile.model_dump(mode="json", exclude_none=True),
+        f"{getpass.getuser()}@{platform.node()}",
+        datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    files.write(started)
+    return _Submitting(files, cluster, profile, missing, waiting).queue_all(arrays, started, told)
+
+
+@dataclass
+class _Submitting:
+    """Queues the arrays of one submission, or none of them."""
+
+    files: SubmissionFolder
+    cluster: Cluster
+    profile: Profile
+    missing: dict[str, Cell]
+    job_of: dict[str, str]  # key of a cell in the queue -> its job, without the element's number
+
+    def queue_all(self, arrays: list[JobArray], started: Submission, told: Callable[[int, int], None]) -> Submission:
+        queued: list[QueuedArray] = []
+        try:
+            for number, array in enumerate(arrays):
+                queued.append(self._queue(number, array))
+                told(number + 1, len(arrays))
+            done = replace(started, state="queued", arrays=tuple(queued))
+            self.files.write(done)
+            self.cluster.release(_mains(queued))
+        except BaseException as error:
+            self._withdraw(queued, started)
+            if isinstance(error, SlurmFailed):
+                raise UserError(f"{error}. Nothing was queued; try again.") from None
+            raise
+        return done
+
+    def _queue(self, number: int, array: JobArray) -> QueuedArray:
+        self.files.write_array(number, array, ancestors_of(array, self.missing))
+        folder = self.files
+        scratch = self.profile.scratch
+        calls = [(str(folder.study), folder.name, number, index, scratch) for index in range(len(array.elements))]
+        after = needed_jobs(array, self.job_of)
+        ids = self.cluster.queue(Order(folder.name, folder.jobs, array.resources, calls, after), self.profile)
+        self.job_of |= {cell.id.key: _main(ids[0]) for cell in array.cells}
+        elements = tuple(tuple(cell.id.key for cell in element) for element in array.elements)
+        return QueuedArray(number, array.wave, array.resources.model_dump(exclude_none=True), tuple(ids), elements)
+
+    def _withdraw(self, queued: list[QueuedArray], started: Submission) -> None:
+        if queued:
+            with suppress(SlurmFailed):
+                self.cluster.withdraw(_mains(queued))
+        with suppress(OSError):
+            self.files.write(replace(started, state="withdrawn"))
+
+
+def _in_queue(folder: Path, cluster: Cluster) -> dict[str, str]:
+    """Return key -> job, for the cells that earlier submissions of this folder have in the queue."""
+    earlier = submissions(folder)
+    if not earlier:
+        return {}
+    try:
+        standing = cluster.standing([each.name for each in earlier])
+    except SlurmFailed as error:
+        raise UserError(f"{error}. What is queued already is not known; try again.") from None
+    alive = {job for job, state in standing.items() if not state.ended}
+    places = elements_of(earlier)
+    return {key: _main(array.ids[index]) for key, (_, array, index) in places.items() if array.ids[index] in alive}
+
+
+def _forget_failures(cells: list[Cell], store: Store) -> None:
+    """Remove the logs of earlier tries, which would explain a failure that is being tried again."""
+    for cell in cells:
+        store.log_path(cell.id).unlink(missing_ok=True)
+
+
+def _mains(arrays: list[QueuedArray]) -> list[str]:
+    return [_main(array.ids[0]) for array in arrays]
+
+
+def _main(job: str) -> str:
+    return job.partition("_")[0]

@@ -1,0 +1,103 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launchers._profile import Resources, profiles, read_profile
+from suite.errors import UserError
+from suite.plan import Cell
+from suite.store import CellId
+
+Values = dict[str, Any]
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "site.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(UserError) as caught:
+        read_profile(written(folder, text))
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def a_cell(kind: str = "prune", threads: int = 1) -> Cell:
+    return Cell(CellId(kind, "0" * 64), {}, {}, "a cell", threads)
+
+
+@pytest.mark.parametrize("name", sorted(profiles()))
+def test_every_profile_reads_and_says_what_it_is(name: str) -> None:
+    profile = read_profile(name)
+    assert profile.description
+    assert profile.resources(a_cell()).time_min > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "time_min = 5\npartitoin = 'gpu'",
+            "unknown key 'partitoin'. Did you mean 'partition'? Known: account, cells_",
+        ),
+        ("time_min = 5\n[kinds.prune]\ngpu = 1", "unknown key 'kinds.prune.gpu'. Did you mean 'gpus'? Known: account"),
+        (
+            "time_min = 5\n[container]\nimage='x'\nimag='x'",
+            "unknown key 'container.imag'. Did you mean 'image'? Kn",
+        ),
+        ("partition = 'gpu'", "the key 'time_min' is missing"),
+        ("time_min = '5'", "time_min = '5': Input should be a valid integer"),
+        ("time_min = 5\nlearning_rate = 0.1", "unknown key 'learning_rate'"),
+        ("time_min = 5\n[kinds.pruen]\ngpus = 1", "No kind of cell named 'pruen'. Did you mean 'prune'?"),
+    ],
+)
+def test_what_does_not_belong_is_refused(text: str, line: str, tmp_path: Path) -> None:
+    assert line in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("key", ["partition", "account", "qos", "constraint", "python", "scratch"])
+@pytest.mark.parametrize("value", ["x\\necho y", "x;y", "`y`", "$(y)", "--wrap=y", "x y", "", "x\\u0000", 'x\\"'])
+def test_a_value_that_could_smuggle_shell_is_refused(key: str, value: str, tmp_path: Path) -> None:
+    assert f"{key} = " in refusal(tmp_path, f'time_min = 5\n{key} = "{value}"')
+
+
+@pytest.mark.parametrize("value", ["a\\nb", "a; b", "a `b`", "a $(b)", "a && b", "a | b", "a > b", ""])
+def test_a_line_of_setup_is_one_plain_command(value: str, tmp_path: Path) -> None:
+    assert "setup.0" in refusal(tmp_path, f'time_min = 5\nsetup = ["{value}"]')
+
+
+def test_lists_and_containers_are_checked_as_well(tmp_path: Path) -> None:
+    assert "modules.0" in refusal(tmp_path, 'time_min = 5\nmodules = ["cuda; rm"]')
+    assert "environment.0" in refusal(tmp_path, 'time_min = 5\nenvironment = ["A=B"]')
+    assert "container.image" in refusal(tmp_path, 'time_min = 5\n[container]\nimage = "a b"')
+    assert "container.mounts" in refusal(tmp_path, 'time_min = 5\n[container]\nimage = "a"\nmounts = "/a:/b;c"')
+    good = 'time_min = 5\nsetup = ["source /opt/site/env.sh", "ulimit -n 4096"]\nconstraint = "[rack1|rack2]&ib"'
+    assert read_profile(written(tmp_path, good)).setup[0].startswith("source")
+
+
+def test_a_kind_of_cell_has_resources_of_its_own(tmp_path: Path) -> None:
+    text = "time_min = 5\npartition = 'cpu'\ncells_per_job = 8\n[kinds.spectrum]\ngpus = 2\ncells_per_job = 1"
+    profile = read_profile(written(tmp_path, text))
+    assert profile.resources(a_cell("prune")) == Resources(partition="cpu", cpus=1, time_min=5, cells_per_job=8)
+    assert profile.resources(a_cell("spectrum")) == Resources(partition="cpu", gpus=2, cpus=1, time_min=5)
+
+
+def test_tiny_cells_are_packed_by_their_estimates(tmp_path: Path) -> None:
+    text = "time_min = 60\nminutes_per_job = 30\nminutes_per_cell = 4\n[kinds.limit]\nminutes_per_cell = 45"
+    profile = read_profile(written(tmp_path, text))
+    assert profile.resources(a_cell("prune")).cells_per_job == 7
+    assert profile.resources(a_cell("limit")).cells_per_job == 1
+
+
+def test_processors_follow_the_threads_of_the_cell(tmp_path: Path) -> None:
+    assert read_profile(written(tmp_path, "time_min = 5")).resources(a_cell(threads=4)).cpus == 4
+    with pytest.raises(UserError, match=r"cpus = 2 in the profile, but a cell computes with 4 threads"):
+        read_profile(written(tmp_path, "time_min = 5\ncpus = 2")).resources(a_cell(threads=4))
+
+
+def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match="Did you mean 'gpu'"):
+        read_profile("gpuu")
