@@ -58,7 +58,7 @@ def timed_products() -> Iterator[dict[int, list[float]]]:
 
 
 def peer_measure(model: nn.Module, inputs: Tensor, targets: Tensor, num_steps: int) -> SpectralMeasure:
-    """Return PyHessian's density of one probe as a measure; torch.eig, which it calls and torch has removed, is put back."""
+    """Return PyHessian's density of one probe as a measure; torch.eig, which it calls, is given back to torch."""
     from pyhessian import hessian
 
     torch.eig = _symmetric_eig
