@@ -41,8 +41,9 @@ chromium: ## install headless Chromium from Debian's packages where it is missin
 browser: setup chromium ## open the page in headless Chromium
 	$(BIN)/pytest -q -m "browser and not gpu"
 
-benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curvlinops, ten minutes; rewrites the README's table
+benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curvlinops, half an hour; rewrites the README's table
 	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_products
+	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_execution
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_sharding
 	.venv-benchmark/bin/python -m tests.performance.readme
 

@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,12 +10,11 @@ import torch
 
 from suite.curvature.arithmetic import Execution
 from tests.performance.contenders import Products, Workload, curvlinops, disagreement, espalier, pyhessian, workload
-from tests.performance.interleaved import Result, Seconds, Summary, environment, interleaved, ratio
+from tests.performance.interleaved import CLOCKS, Result, Seconds, Summary, environment, interleaved, ratio
 
 CASES = {"fc5": (2000, 4), "resnet20": (128, 4), "resnet18": (32, 4)}  # examples, probes
 OURS, KEPT, CONTIGUOUS = "espalier", "espalier, graphs kept", "espalier, contiguous"
 PEERS = ("PyHessian", "PyHessian, one batch", "curvlinops")
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 EXACT = 1e-9  # of a float64 product; float32 is compared at ROUNDED, because activations near a ReLU's kink may flip
 ROUNDED = 1e-2
 COLUMNS = (
