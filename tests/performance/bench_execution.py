@@ -169,8 +169,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows, details = [], {}
     for name in chosen.cases:
         num_examples = max(1, round(chosen.fraction * CASES[name]))
+        print(f"{name}: executions", flush=True)
         seconds = timed_executions(name, num_examples, chosen.rounds, chosen.clock)
-        ways = {way: compiled_in_a_process(name, num_examples, way, chosen) for way in chosen.ways}
+        ways = {}
+        for way in chosen.ways:
+            print(f"{name}: compiled, {way}", flush=True)
+            ways[way] = compiled_in_a_process(name, num_examples, way, chosen)
+        print(f"{name}: bfloat16 after training", flush=True)
         coarse = in_bfloat16(name, num_examples, chosen.steps)
         relative = [str(ratio(seconds, label, DEFAULT)) for label in list(EXECUTIONS)[1:]]
         rows.append([f"{name}, {num_examples} images", *relative, *compiled_cells(ways), *rounding_cells(coarse)])
