@@ -50,8 +50,9 @@ slurm-down: ## stop it and remove every trace of it
 test-slurm: setup ## test on it; it is started if it is down, and stopped again
 	$(BIN)/pytest -q -m "slurm and not gpu"
 
-benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curvlinops, ten minutes; rewrites the README's table
+benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curvlinops, half an hour; rewrites the README's table
 	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_products
+	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_execution
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_sharding
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_memory
 	.venv-benchmark/bin/python -m tests.performance.readme

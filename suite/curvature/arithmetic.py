@@ -14,6 +14,12 @@ from suite.curvature.symmetric import SymmetricOperator
 Operands = Literal["full", "tf32", "bfloat16"]
 
 
+# torch.compile is no choice of execution. Of a forward pass alone it has no second derivative. Whole products compile
+# with fullgraph=True where batch norms are written as scales and shifts, and then take, of ours (one thread, CPU time
+# of a busy machine; CPU seconds to compile): FC5, 2,000 images: Hessian 0.96 (9 s, and what its workers took), Gauss-
+# Newton 1.41; ResNet-20, 64 images: 1.26 and 0.76 (40 s); ResNet-18, 16 images: 1.22 (38 s). So the Hessian gains
+# nothing, and the Gauss-Newton matrix of ResNet-20 after some 200 products of that size. Measured anew by
+# tests/performance/bench_execution.py.
 @dataclass(frozen=True)
 class Execution:
     """How products are computed: changes their rounding, time and memory, never what they mean.
