@@ -27,7 +27,9 @@ class Execution:
     Attributes:
         operands: what operands of convolutions and linear layers are rounded to before they are multiplied: "full":
             nothing; "tf32" (CUDA devices): 10 bits of mantissa, sums in float32; "bfloat16": 7 bits, sums in float32,
-            results again 7 bits. All else, and the vectors, stay float32. Ask rounding_bias what it does to a network.
+            results again 7 bits. All else, and the vectors, stay float32. Ask rounding_bias what it does to a network:
+            bfloat16 changed products of trained FC5 and ResNet-20 by 9 % and their predicted limits by 3 to 4 points,
+            so it is for a look at a spectrum and not for a limit (tests/performance/bench_execution.py).
         fast_kernels: second derivatives by suite.curvature.kernels; False: by torch, for comparison.
         channels_last: keep images and filters in the memory order (n, h, w, c).
         keep_graphs: keep what does not depend on the vector from product to product: a third of the time of a lone
