@@ -143,7 +143,12 @@ class MemoryPlan:
 
 
 def memory_plan(
-    operator: LossOperator[Any], num_examples: int, *, data_bytes: int = 0, budget_bytes: int | None = None
+    operator: LossOperator[Any],
+    num_examples: int,
+    *,
+    data_bytes: int = 0,
+    budget_bytes: int | None = None,
+    may_keep_graphs: bool = True,
 ) -> MemoryPlan:
     """Take two Lanczos steps on a few examples, and choose the largest batch that fits from what they allocate.
 
@@ -157,6 +162,7 @@ def memory_plan(
         data_bytes: of the data set on the device.
         budget_bytes: of all parts, at most half of what weights and data leave for a product; None: see budget, which
             on the CPU is for the product alone: host memory holds what it can hold.
+        may_keep_graphs: from product to product, where they fit.
 
     Raises:
         ValueError: what does not depend on the batch, and one example, are above the budget.
@@ -172,9 +178,10 @@ def memory_plan(
     bound = None if is_for_product else total
     largest = min(MAX_EXAMPLES_PER_BATCH, num_examples)
     trials = _Trials(operator)
-    vectors, graph = trials.step_bytes(largest, num_examples, keep_graphs=True)
-    if vectors + graph <= share:
-        return MemoryPlan(*parts, vectors, graph, largest, num_examples, bound)
+    if may_keep_graphs:
+        vectors, graph = trials.step_bytes(largest, num_examples, keep_graphs=True)
+        if vectors + graph <= share:
+            return MemoryPlan(*parts, vectors, graph, largest, num_examples, bound)
     size = MAX_EXAMPLES_PER_BATCH
     while size:
         chosen = min(size, num_examples)

@@ -8,7 +8,7 @@ import argparse
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,8 @@ def batch_plan(work: Workload) -> MemoryPlan:
     """Let the engine choose the batch; on a device within what is free now. No graph is kept: none is planned."""
     operator = HessianOperator(work.model, list(work.weights), [(work.inputs[:2], work.targets[:2])])
     free = int(0.8 * torch.cuda.mem_get_info()[0]) if work.inputs.is_cuda else None
-    plan = memory_plan(operator, len(work.targets), data_bytes=work.inputs.nbytes, budget_bytes=free)
-    return replace(plan, num_kept_examples=0)
+    data_bytes = work.inputs.nbytes
+    return memory_plan(operator, len(work.targets), data_bytes=data_bytes, budget_bytes=free, may_keep_graphs=False)
 
 
 def one_arithmetic(work: Workload, operands: Operands, plan: MemoryPlan, sizes: Sizes) -> dict[str, Any]:

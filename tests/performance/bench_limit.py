@@ -120,7 +120,7 @@ def measure(chosen: argparse.Namespace) -> Result:
     exact = limit(reference(model, MemoryNetwork.of(model, inputs, targets, "float64"), probes, chosen.steps))
     errors = {OURS: abs(found[OURS]["gaussian_width"]["sparsity_limit"] - exact), PEER: abs(limit(found[PEER]) - exact)}
     row = [f"FC5, {chosen.examples:,} images, tolerance {chosen.tolerance:g}", f"{ratio(seconds, PEER, OURS)}×"]
-    row += [f"{100 * errors[name]:.3f}" for name in (OURS, PEER)] + [str(found[OURS]["num_matvecs"])]
+    row += [f"{100 * errors[name]:.4f}" for name in (OURS, PEER)] + [str(found[OURS]["num_matvecs"])]
     print(*row, sep=" | ")
     text = TEXT.format(probes=len(probes), steps=chosen.steps, shares=found["shares"])
     details = {"seconds": seconds, "errors": errors, "reference": exact, "values": found[OURS]}

@@ -31,6 +31,8 @@ class Summary:
     num_rounds: int
 
     def __str__(self) -> str:
+        if self.num_rounds == 1:
+            return f"{self.median:.2f} (one round)"
         return f"{self.median:.2f} ({self.lower_quartile:.2f} to {self.upper_quartile:.2f})"
 
 

@@ -50,7 +50,7 @@ def test_the_fastest_hessian_is_shown_with_and_without_its_compilation() -> None
         "reverse over reverse": {"compile_s": 50.0, "seconds": {"espalier": [1.0], "compiled": [0.5]}},
         "gauss_newton": {"error": "differs"},
     }
-    assert compiled_cells(ways) == ["0.50 (0.50 to 0.50)", "1.00", "fails"]
+    assert compiled_cells(ways) == ["0.50 (one round)", "1.00", "fails"]
     assert compiled_cells({}) == ["", "", ""]
     assert compiled_cells({"forward": {"error": ""}}) == ["fails", "fails", ""]
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from suite.curvature.memory import memory_plan
+from suite.curvature.operators import HessianOperator
 from tests.performance import bench_gpu
 from tests.performance.bench_gpu import SMOKE, batch_plan, batches, measure, multiplies, rate
 from tests.performance.contenders import Workload
@@ -38,9 +40,11 @@ def test_it_runs_without_a_device() -> None:
 
 
 def test_memory_is_planned_for_the_graphs_that_are_held() -> None:
-    plan = batch_plan(_work())
-    assert plan.num_kept_examples == 0
-    assert plan.graph_bytes < 2 * plan.graph_bytes_per_example * plan.examples_per_batch
+    work = _work()
+    operator = HessianOperator(work.model, list(work.weights), [(work.inputs[:2], work.targets[:2])])
+    plan, kept = batch_plan(work), memory_plan(operator, len(work.targets), data_bytes=work.inputs.nbytes)
+    assert (plan.num_kept_examples, kept.num_kept_examples) == (0, 5)
+    assert 0 < plan.graph_bytes <= kept.graph_bytes
 
 
 def test_rates_are_printed_with_their_quartiles() -> None:
