@@ -1,4 +1,4 @@
-"""Spectrum and limits of a user's own network, without a study: what `espalier spectrum` and `limit` compute."""
+"""Spectrum and limits of one network: what `espalier spectrum` and `limit` compute; cells share the search."""
 
 from suite.measure.beside import Beside
 from suite.measure.effort import Effort
