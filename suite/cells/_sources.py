@@ -88,16 +88,11 @@ class StoredNetwork:
 
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
-        return (
-            self.load()
-            .with_train_examples(self.num_examples, self.subset_seed)
-            .hessian(self.dtype, operands=self.operands)
-        )
+        return _hessian(self)
 
     def build_shard(self, rank: int, size: int) -> HessianOperator:
         """Return the part of the Hessian that one of `size` processes computes."""
-        network = self.load().with_train_examples(self.num_examples, self.subset_seed)
-        return network.hessian(self.dtype, shard=(rank, size), operands=self.operands)
+        return _hessian(self, (rank, size))
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,16 +134,11 @@ class UserNetwork:
 
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
-        return (
-            self.load()
-            .with_train_examples(self.num_examples, self.subset_seed)
-            .hessian(self.dtype, operands=self.operands)
-        )
+        return _hessian(self)
 
     def build_shard(self, rank: int, size: int) -> HessianOperator:
         """Return the part of the Hessian that one of `size` processes computes."""
-        network = self.load().with_train_examples(self.num_examples, self.subset_seed)
-        return network.hessian(self.dtype, shard=(rank, size), operands=self.operands)
+        return _hessian(self, (rank, size))
 
 
 @dataclass(frozen=True, repr=False)
@@ -195,8 +185,7 @@ class HeldNetwork:
 
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
-        part = self.network.with_train_examples(self.num_examples, self.subset_seed)
-        return part.hessian(self.dtype, operands=self.operands)
+        return _hessian(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,9 +236,12 @@ class MemoryNetwork:
 
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
-        return self.network.with_train_examples(self.num_examples, self.subset_seed).hessian(
-            self.dtype, operands=self.operands
-        )
+        return _hessian(self)
+
+
+def _hessian(source: NetworkSource, shard: tuple[int, int] = (0, 1)) -> HessianOperator:
+    part = source.load().with_train_examples(source.num_examples, source.subset_seed)
+    return part.hessian(source.dtype, shard=shard, operands=source.operands)
 
 
 def _check_takes(network: Network, name: str) -> None:
