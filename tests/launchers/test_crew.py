@@ -19,7 +19,7 @@ from launchers._team import Patience, Shape, Team
 from launchers.probes import RayProbeMap, connected_probe_map, probe_map
 from suite.curvature.operators import CountedOperator
 from suite.curvature.probes import ProbeRequest
-from suite.curvature.slq import ProbeResult, inline_map, slq
+from suite.curvature.slq import ProbeMap, ProbeResult, inline_map, slq
 from suite.errors import UserError
 
 ray = pytest.importorskip("ray")
@@ -182,10 +182,19 @@ def test_a_slow_probe_is_given_to_a_second_worker(
     assert gone(pids(tmp_path))
 
 
+def once_hired(number: int, folder: Path, standing: ProbeMap) -> list[int]:
+    """Ask until every worker has come: on a busy machine the first may do all probes before the second is up."""
+    for _ in range(1_000):
+        if len(pids(folder)) == number:
+            return pids(folder)
+        slq(RowsSource(folder), requests(3), map=standing)
+    pytest.fail(f"{len(pids(folder))} workers came, not {number}")
+
+
 def test_workers_stay_while_the_source_does(session: Any, gone: Gone, tmp_path: Path) -> None:
     with connected_probe_map(1, num_actors=2) as standing:
         short = slq(RowsSource(tmp_path), requests(3), map=standing)
-        before = pids(tmp_path)
+        before = once_hired(2, tmp_path, standing)
         assert bits(slq(RowsSource(tmp_path), requests(3, 20), map=standing)) != bits(short)
         assert bits(slq(RowsSource(tmp_path), requests(3), map=standing)) == bits(short)
         assert pids(tmp_path) == before
