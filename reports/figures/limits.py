@@ -110,7 +110,8 @@ def _panel(curves: pd.DataFrame, limits: pd.DataFrame) -> alt.LayerChart:
     axis = partial(sparsity_axis, kept, from_dense=True)
     y = _loss_axis(curves, tolerance_nats)
     colour = _colours(curves, predictions)
-    layers = [*_tolerance_layers(tolerance_nats, y), *_prediction_layers(predictions, axis, colour)]
+    line, label = _tolerance_layers(tolerance_nats, y)
+    layers = [*line, *_prediction_layers(predictions, axis, colour)]
     tooltip = [
         alt.Tooltip("curve:N", title="Curve"),
         alt.Tooltip("sparsity:Q", title="Sparsity", format=".6~%"),
@@ -119,7 +120,7 @@ def _panel(curves: pd.DataFrame, limits: pd.DataFrame) -> alt.LayerChart:
         alt.Tooltip("cell:N", title="Cell"),
     ]
     base = alt.Chart(curves).encode(x=axis(), y=y, color=colour, detail="seed:N")
-    layers += [base.mark_line(strokeWidth=1.6), base.mark_point(filled=True, size=18).encode(tooltip=tooltip)]
+    layers += [base.mark_line(strokeWidth=1.6), base.mark_point(filled=True, size=18).encode(tooltip=tooltip), *label]
     return alt.layer(*layers).properties(width=_theme.WIDTH, height=_theme.HEIGHT)
 
 
@@ -147,17 +148,20 @@ def _colours(curves: pd.DataFrame, predictions: pd.DataFrame) -> alt.Color:
     return alt.Color("curve:N", title=None, scale=scale, legend=_theme.legend(columns=2), sort=None)
 
 
-def _tolerance_layers(tolerance_nats: float, y: alt.Y) -> list[alt.Chart]:
+def _tolerance_layers(tolerance_nats: float, y: alt.Y) -> tuple[list[alt.Chart], list[alt.Chart]]:
+    """Return the line of the loss tolerance, and its label on a halo, which is to lie above the curves."""
     if not tolerance_nats > 0:
-        return []
+        return [], []
     line = pd.DataFrame(
         {"loss_rise_nats": [tolerance_nats], "note": [f"loss tolerance {nats_text(tolerance_nats)} nats"]}
     )
     base = alt.Chart(line).encode(y=y)
-    return [
-        base.mark_rule(color="#7a7f87", strokeDash=[6, 4], strokeWidth=1.3),
-        base.mark_text(align="left", baseline="bottom", dx=4, dy=-3, x=0).encode(text="note:N"),
+    halo = {"stroke": "white", "strokeWidth": 4, "strokeOpacity": 0.85}
+    labels = [
+        base.mark_text(align="left", baseline="bottom", dx=4, dy=-3, x=0, **look).encode(text="note:N")
+        for look in (halo, {})
     ]
+    return [base.mark_rule(color="#7a7f87", strokeDash=[6, 4], strokeWidth=1.3)], labels
 
 
 def _band(predictions: pd.DataFrame, opacity: float, axis: Axis, ends: str, colour: alt.Color) -> list[alt.Chart]:

@@ -1,7 +1,7 @@
 """A network with its weights and data in memory: what an SLQ worker, an analysis and the command line compute on."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 
 from suite.curvature.allocation import hand_back_freed_memory
 from suite.curvature.arithmetic import Execution, Operands
-from suite.curvature.memory import HAND_BACK_ABOVE_BYTES, memory_plan
+from suite.curvature.memory import HAND_BACK_ABOVE_BYTES, Growths, MemoryPlan, memory_plan
 from suite.curvature.operators import HessianOperator, flatten_weights
 from suite.errors import UserError
 from suite.limits.tolerance import BATCH_SIZE, batch_loss_std
@@ -31,10 +31,13 @@ class Network:
     Attributes:
         model: in eval mode.
         splits: on the model's device.
+        growths: what products took in memory, by arithmetic and split; shared by all parts of the network, so that
+            each is planned by one trial.
     """
 
     model: nn.Module
     splits: Splits
+    growths: dict[tuple[str, Operands, str], Growths] = field(default_factory=dict, repr=False, compare=False)
 
     def weights(self) -> np.ndarray:
         """Return the prunable weights as one float64 vector (dim,), in the order of all operators."""
@@ -43,13 +46,20 @@ class Network:
         ).numpy()
 
     def hessian(
-        self, dtype: str, split: str = "train", shard: tuple[int, int] = (0, 1), operands: Operands = "full"
+        self,
+        dtype: str,
+        split: str = "train",
+        shard: tuple[int, int] = (0, 1),
+        operands: Operands = "full",
+        *,
+        may_keep_graphs: bool = True,
     ) -> HessianOperator:
         """Return the Hessian of the mean loss over a whole split, un-augmented, with batches fixed by memory_plan.
 
         operands: what products round, see Execution.
         shard: (rank, size): of `size` parts of the examples, which differ by one at most, only that of rank. The mean
         is over the whole split all the same, so the products of all parts add up.
+        may_keep_graphs: from product to product, where they fit: the same bits in less time.
 
         Raises:
             UserError: there are more parts than examples.
@@ -66,9 +76,9 @@ class Network:
         if len(targets) <= _FEW:
             return self._operator(part, len(targets), num_examples, dtype, Execution(operands))
         trial = self._operator(part.part(slice(2)), 2, num_examples, dtype, Execution(operands))
-        plan = memory_plan(trial, len(targets), data_bytes=inputs.nbytes)
-        if inputs.device.type == "cpu" and plan.product_bytes > HAND_BACK_ABOVE_BYTES and hand_back_freed_memory():
-            logger.info("curvature: from now on large freed tensors go back to the system at once")
+        known = self.growths.setdefault((dtype, operands, split), {})
+        plan = memory_plan(trial, len(targets), data_bytes=inputs.nbytes, may_keep_graphs=may_keep_graphs, known=known)
+        _spare_the_heap(plan)
         execution = Execution(operands, keep_graphs=plan.num_kept_examples > 0)  # kept: same bits, less time
         operator = self._operator(part, plan.examples_per_batch, num_examples, dtype, execution)
         operator.plan = plan
@@ -105,4 +115,10 @@ class Network:
             raise UserError(f"num_examples={num_examples} is out of range. Expected: 1 to {most}.")
         # Sorted, so that all examples are the split as it stands.
         chosen = torch.randperm(most, generator=generator(seed, "examples"))[:num_examples].sort().values
-        return Network(self.model, {**self.splits, "train": train.part(chosen.to(train.targets.device))})
+        part = train.part(chosen.to(train.targets.device))
+        return Network(self.model, {**self.splits, "train": part}, self.growths)
+
+
+def _spare_the_heap(plan: MemoryPlan) -> None:
+    if plan.device.type == "cpu" and plan.product_bytes > HAND_BACK_ABOVE_BYTES and hand_back_freed_memory():
+        logger.info("curvature: from now on large freed tensors go back to the system at once")

@@ -27,6 +27,9 @@ _KERNELS_BYTES = 16 * 2**20
 _SMALL_BATCH = 2
 _UNITS = (("GiB", 2**30), ("MiB", 2**20))
 
+# (number of batches, graphs kept) -> what steps of one network take; independent of its weights and examples.
+Growths = dict[tuple[int, bool], Growth]
+
 
 @dataclass(frozen=True)
 class BasisPlan:
@@ -149,6 +152,7 @@ def memory_plan(
     data_bytes: int = 0,
     budget_bytes: int | None = None,
     may_keep_graphs: bool = True,
+    known: Growths | None = None,
 ) -> MemoryPlan:
     """Take two Lanczos steps on a few examples, and choose the largest batch that fits from what they allocate.
 
@@ -163,12 +167,13 @@ def memory_plan(
         budget_bytes: of all parts, at most half of what weights and data leave for a product; None: see budget, which
             on the CPU is for the product alone: host memory holds what it can hold.
         may_keep_graphs: from product to product, where they fit.
+        known: what steps of the same network in the same arithmetic took; looked up, and added to.
 
     Raises:
         ValueError: what does not depend on the batch, and one example, are above the budget.
 
     Cost: two products over two examples and two over four, at most four times (with and without graphs kept, in one
-        batch and in two).
+        batch and in two); nothing for what is known.
     """
     total = budget(operator.device) if budget_bytes is None else budget_bytes
     is_for_product = budget_bytes is None and operator.device.type != "cuda"
@@ -177,7 +182,7 @@ def memory_plan(
     parts = (operator.dim, operator.dtype, operator.device, operator.state_bytes(), data_bytes)
     bound = None if is_for_product else total
     largest = min(MAX_EXAMPLES_PER_BATCH, num_examples)
-    trials = _Trials(operator)
+    trials = _Trials(operator, {} if known is None else known)
     if may_keep_graphs:
         vectors, graph = trials.step_bytes(largest, num_examples, keep_graphs=True)
         if vectors + graph <= share:
@@ -243,10 +248,9 @@ def _plan(operator: SymmetricOperator) -> MemoryPlan | None:
 class _Trials:
     """Lanczos steps of an operator on a few examples: what a step of many takes at its peak."""
 
-    def __init__(self, operator: LossOperator[Any]) -> None:
-        self._operator = operator
+    def __init__(self, operator: LossOperator[Any], found: Growths) -> None:
+        self._operator, self._found = operator, found
         self._few = operator.few_inputs(_SMALL_BATCH)
-        self._found: dict[tuple[int, bool], Growth] = {}
 
     def step_bytes(self, examples_per_batch: int, num_examples: int, *, keep_graphs: bool) -> Peak:
         """Return of a step at its peak what does not grow with the examples, and what does."""
@@ -269,8 +273,10 @@ class _Trials:
         inputs, targets = (part.repeat(num_examples // len(part), *(1,) * (part.ndim - 1)) for part in self._few)
         trial = self._operator.over([(inputs, targets)] * num_batches, keep_graphs=keep_graphs)
         rows = torch.empty((min(2, trial.dim), trial.dim), dtype=trial.dtype, device=trial.device)
+        # No vector of structure: one that the Hessian maps to a multiple of itself would end the run after one step.
+        start = torch.randn(trial.dim, generator=torch.Generator().manual_seed(0), dtype=trial.dtype)
 
         def steps() -> None:
-            LanczosRun(torch.ones_like(rows[0]), basis=rows).extend_to(trial.matvec, len(rows))
+            LanczosRun(start.to(trial.device, copy=True), basis=rows).extend_to(trial.matvec, len(rows))
 
         return live_bytes(steps, trial.device)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from suite.cells._network import Network
-from suite.curvature import memory
 from suite.curvature.allocation import hand_back_freed_memory
 from suite.curvature.memory import MemoryPlan
 from suite.curvature.operators import HessianOperator
@@ -89,10 +88,8 @@ def network(name: str, num_examples: int) -> Network:
 def measure(name: str, num_examples: int, *, keep: bool, steps: int) -> dict[str, Any]:
     """Plan a run in this process, run it, and return its parts and its peak in bytes."""
     torch.set_num_threads(THREADS)
-    if not keep:
-        memory._PRODUCT_SHARE = 0.0
     hand_back_freed_memory()
-    operator: HessianOperator = network(name, num_examples).hessian("float32")
+    operator: HessianOperator = network(name, num_examples).hessian("float32", may_keep_graphs=keep)
     ctypes.CDLL(None).malloc_trim(0)  # what the plan's trial freed is no memory that the run may take for nothing
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     before = _status_bytes("VmRSS")

@@ -90,6 +90,16 @@ def test_the_tolerance_is_the_spread_of_batches_of_128(source: StoredNetwork) ->
     assert bigger.loss_tolerance_nats() == pytest.approx(0, abs=1e-12)  # three equal batches
 
 
+def test_all_parts_of_a_network_are_planned_by_one_trial(source: StoredNetwork) -> None:
+    network = source.load()
+    whole, part = network.hessian("float64"), network.with_train_examples(50, 0).hessian("float64")
+    assert network.growths.keys() == {("float64", "full", "train")}
+    alone = source.load().with_train_examples(50, 0).hessian("float64")
+    assert part.plan == alone.plan != whole.plan
+    network.hessian("float32")
+    assert network.growths.keys() == {("float64", "full", "train"), ("float32", "full", "train")}
+
+
 def test_data_that_changed_after_planning_are_refused(source: StoredNetwork) -> None:
     with pytest.raises(FileRefused, match="has changed since the study was planned"):
         replace(source, data_sha256="0" * 64).load()

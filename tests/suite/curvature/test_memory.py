@@ -60,6 +60,14 @@ def test_several_batches_are_planned_as_well(keep_graphs, monkeypatch):
     )
 
 
+def test_what_is_known_is_not_tried_again(monkeypatch):
+    known: memory.Growths = {}
+    first = memory_plan(_operator(), 600, known=known)
+    monkeypatch.setattr(memory, "live_bytes", lambda *_: pytest.fail("it was tried again"))
+    assert memory_plan(_operator(), 600, known=known) == first
+    assert memory_plan(_operator(), 300, known=known).product_bytes < first.product_bytes
+
+
 def test_it_does_not_depend_on_how_many_examples_lie_there():
     assert memory_plan(_operator(8), 1000) == memory_plan(_operator(500), 1000)
 
