@@ -12,9 +12,9 @@ from typing import Any
 import tomli_w
 
 from data.hdf5 import commit_bytes
-from suite.cells._datasets import Located, locate
 from suite.cells.dense import Config as DenseConfig
 from suite.cells.prune import Config as PruneConfig
+from suite.datasets import Located, locate
 from suite.errors import UserError, unknown
 from suite.extensions import available, load
 from suite.network import ModelSpec, model_spec, num_prunable

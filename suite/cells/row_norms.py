@@ -7,9 +7,9 @@ import numpy as np
 from pydantic import Field
 
 from suite.cells._context import Context
-from suite.cells._datasets import DataSpec
 from suite.cells.spectrum import stored_network
 from suite.curvature.rows import SampledRows, sample_row_norms
+from suite.datasets import DataSpec
 from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
