@@ -27,7 +27,8 @@ from suite.strict import Settings
 from suite.study import Task
 
 if TYPE_CHECKING:
-    from suite.plan import Cell, Planner
+    from suite.plan import Cell
+    from suite.planner import Planner
 
 VERSION = 3  # batches are as large as the measured memory plan allows
 SHARDED = False

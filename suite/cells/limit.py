@@ -28,7 +28,8 @@ from suite.training.loop import VERSION as TRAINING_VERSION
 from suite.training.loop import train
 
 if TYPE_CHECKING:
-    from suite.plan import Cell, Planner
+    from suite.plan import Cell
+    from suite.planner import Planner
 
 VERSION = 3  # batches are as large as the measured memory plan allows
 SHARDED = False

@@ -17,7 +17,8 @@ from launchers._events import Event
 from suite.attempt import Outcome
 from suite.network import ModelSpec
 from suite.networks.sources import StoredNetwork
-from suite.plan import Plan, make_plan
+from suite.plan import Plan
+from suite.planner import make_plan
 from suite.study import read_study
 
 SMALL = (

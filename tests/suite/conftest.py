@@ -19,7 +19,8 @@ from suite.curvature.pace import silent
 from suite.datasets import training_splits
 from suite.network import ModelSpec
 from suite.networks.sources import UserNetwork
-from suite.plan import Cell, Plan, analyses, make_plan
+from suite.plan import Cell, Plan
+from suite.planner import analyses, make_plan
 from suite.problem import Problem
 from suite.pruning.contract import Search
 from suite.record import Record
