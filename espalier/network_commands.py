@@ -9,8 +9,8 @@ from espalier.notebook import DEFAULT_TOLERANCE, NO_FINITE_RUN
 from espalier.terminal import SOME_FAILED, check_writable, complain, one_of, progress_bar, show, write_json
 
 if TYPE_CHECKING:
-    from suite.cells._sources import UserNetwork
     from suite.measure import Beside
+    from suite.networks.sources import UserNetwork
 
 app = typer.Typer()
 
@@ -195,9 +195,9 @@ def _check_positive(option: str, value: float | None, expected: str) -> None:
 
 
 def _source(model: str, weights: Path, data: Path, precision: str) -> "UserNetwork":
-    from suite.cells._sources import UserNetwork
     from suite.environment import best_device
     from suite.measure import arithmetic
+    from suite.networks.sources import UserNetwork
 
     device = best_device()
     dtype, operands = arithmetic(precision, device, "--precision")

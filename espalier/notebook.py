@@ -153,8 +153,8 @@ def spectrum(
 
 
 def _source(model: "nn.Module", inputs: "Tensor", targets: "Tensor", precision: str) -> Any:
-    from suite.cells._sources import MemoryNetwork
     from suite.measure import arithmetic
+    from suite.networks.sources import MemoryNetwork
 
     device = next((parameter.device.type for parameter in model.parameters()), "cpu")
     return MemoryNetwork.of(model, inputs, targets, *arithmetic(precision, device))

@@ -150,7 +150,7 @@ def _chosen(launcher: str, profile: str | None) -> Callable[..., "list[Outcome]"
 
 def _prepared(study: str, override: list[str], out: Path | None) -> "tuple[Plan, Path]":
     """Check a whole study, and make its folder with the frozen plan."""
-    from suite.plan import make_plan
+    from suite.planner import make_plan
     from suite.store import Store
     from suite.study import read_study
 

@@ -19,7 +19,7 @@ OURS = (*ROOMS, "tests")
 ALLOWED = {
     "data": (),
     "suite": ("data.hdf5",),
-    "suite.cells": ("data",),
+    "suite.datasets": ("data",),
     "launchers": ("suite", "data"),
     "reports": (
         "suite.study",
@@ -32,6 +32,8 @@ ALLOWED = {
     ),
     "espalier": ("data", "suite", "launchers", "reports"),
 }
+# From the innermost out: each may import those before it.
+LAYERS = ("suite.curvature", "suite.limits", "suite.networks", "suite.measure", "suite.cells")
 LAZY = ("ray", "submitit", "altair")  # imported inside the function that needs them
 VAGUE = ("utils", "util", "helpers", "helper", "common", "misc", "tools")
 
@@ -87,14 +89,21 @@ def _within(module: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def room_of(module: str) -> str:
-    return "suite.cells" if _within(module, ("suite.cells",)) else module.partition(".")[0]
+    return module if module in ALLOWED else module.partition(".")[0]
+
+
+def layer_of(module: str) -> int | None:
+    """Return the place of a module's package in LAYERS; None: it is in none of them."""
+    return next((place for place, package in enumerate(LAYERS) if _within(module, (package,))), None)
 
 
 def forbidden(module: str, imported: str) -> bool:
     """Return whether a module of ours may not import another one of ours."""
     if not _within(imported, OURS):
         return False
-    own = module.partition(".")[0]
+    own, layer, other = module.partition(".")[0], layer_of(module), layer_of(imported)
+    if layer is not None and other is not None and other > layer:
+        return True
     return not _within(imported, (own, *ALLOWED[room_of(module)]))
 
 
@@ -175,7 +184,16 @@ def test_the_command_line_answers_before_it_loads_torch() -> None:
         ("suite.plan", "def f():\n    from data import ensure", True),
         ("suite.plan", "from data.hdf5 import commit_bytes", False),
         ("suite.plan", "from data import hdf5", False),
-        ("suite.cells.dense", "import data", False),
+        ("suite.datasets", "import data", False),
+        ("suite.cells.dense", "import data", True),
+        ("suite.cells._search", "from suite.measure import tolerance", False),
+        ("suite.measure.tolerance", "from suite.cells._context import Context", True),
+        ("suite.measure", "from suite.networks.loaded import Network", False),
+        ("suite.networks.loaded", "import suite.measure", True),
+        ("suite.limits.predict", "from suite.limits import removal", False),
+        ("suite.limits.predict", "def f():\n    from suite.networks import loaded", True),
+        ("suite.curvature.slq", "from suite.limits import removal", True),
+        ("suite.curvature.slq", "from suite.splits import Split", False),
         ("suite.cells.dense", "import launchers.inline", True),
         ("launchers.inline", "from suite import plan", False),
         ("launchers.inline", "import reports", True),

@@ -1,16 +1,11 @@
 """What a running cell is given beside its configuration and its inputs."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from suite.curvature.pace import Advance, silent
 from suite.curvature.slq import ProbeMap, inline_map
 from suite.store import CellId
-
-
-def silent(fraction: float, text: str) -> None:
-    """Take progress and show nothing."""
-    del fraction, text
 
 
 @dataclass(frozen=True)
@@ -32,4 +27,4 @@ class Context:
     probe_map: ProbeMap = inline_map
     device: str = "cpu"
     checkpoint: Path | None = None
-    progress: Callable[[float, str], None] = silent
+    progress: Advance = silent

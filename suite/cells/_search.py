@@ -6,12 +6,11 @@ import numpy as np
 
 from suite.cells._context import Context
 from suite.cells._predictions import budget_metrics, prediction_metrics
-from suite.cells._sources import NetworkSource
 from suite.curvature.probes import Distribution, RemovedWeightsRequest
 from suite.limits.adaptive import Target
 from suite.limits.curvature_treatment import Curvature
-from suite.measure.effort import hessian_of
 from suite.measure.tolerance import Found, loss_tolerance_of, search_to_tolerance
+from suite.networks.sources import HeldNetwork, NetworkSource
 from suite.record import Metric, Record
 from suite.strict import Settings
 
@@ -42,7 +41,7 @@ class Search(Settings):
             FileRefused: the checkpoint is damaged. OSError: it cannot be written.
         """
         network = source.load()
-        hessian_of(source, network)  # refuses what has no fixed Hessian before any worker starts
+        HeldNetwork(source, network).build()  # refuses what has no fixed Hessian before any worker starts
         target = Target(
             self.tolerance,
             loss_tolerance_of(network, self.loss_tolerance_nats),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from suite.cells._context import Context
-from suite.cells._datasets import DataSpec, training_splits
+from suite.datasets import DataSpec, training_splits
 from suite.network import ModelSpec
 from suite.problem import Problem, as_arrays, evaluate
 from suite.record import Metric, Record

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from suite.cells._context import Context
-from suite.cells._datasets import DataSpec
 from suite.cells._predictions import prediction_metrics, prediction_rows
 from suite.cells.limit import Options as LimitOptions
 from suite.cells.spectrum import stored_network
 from suite.curvature.dense import MAX_DIM, dense_hessian, eigendecomposition
 from suite.curvature.quadrature import atoms
+from suite.datasets import DataSpec
 from suite.errors import UserError
 from suite.extensions import load
 from suite.limits.curvature_treatment import Curvature
@@ -27,7 +27,8 @@ from suite.strict import Settings
 from suite.study import Task
 
 if TYPE_CHECKING:
-    from suite.plan import Cell, Planner
+    from suite.plan import Cell
+    from suite.planner import Planner
 
 VERSION = 3  # batches are as large as the measured memory plan allows
 SHARDED = False

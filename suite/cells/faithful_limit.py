@@ -9,23 +9,24 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from suite.cells._context import Context
-from suite.cells._datasets import DataSpec
-from suite.cells._faithful import published_recipe
 from suite.cells._predictions import prediction_metrics, prediction_rows
 from suite.cells.limit import Options as LimitOptions
 from suite.cells.row_norms import row_arrays
 from suite.cells.spectrum import stored_network, tridiagonal_arrays
+from suite.datasets import DataSpec
 from suite.extensions import load
 from suite.limits.estimate import LimitEstimate
 from suite.limits.faithful import NUM_LANCZOS_STEPS, FaithfulLimit
 from suite.limits.predict import Prediction
+from suite.measure.published_recipe import published_recipe
 from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Task
 
 if TYPE_CHECKING:
-    from suite.plan import Cell, Planner
+    from suite.plan import Cell
+    from suite.planner import Planner
 
 VERSION = 3  # batches are as large as the measured memory plan allows
 SHARDED = False

@@ -9,16 +9,16 @@ import torch
 from pydantic import Field, model_validator
 
 from suite.cells._context import Context
-from suite.cells._datasets import DataSpec
-from suite.cells._network import Network
 from suite.cells._predictions import NOT_DEFINED, prediction_metrics, prediction_rows
 from suite.cells._search import fixed_and_chosen, search_metrics_of
 from suite.cells.spectrum import finite_measure, stored_network
+from suite.datasets import DataSpec
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.measured import MeasuredLimit, coarse_to_fine
 from suite.limits.predict import lanczos_delta_measure, predict
 from suite.limits.removal import MagnitudeOrder
 from suite.network import ModelSpec, prunable_weights
+from suite.networks.loaded import Network
 from suite.problem import evaluate
 from suite.pruning.masks import Masks, split_like
 from suite.record import Metric, Record
@@ -28,7 +28,8 @@ from suite.training.loop import VERSION as TRAINING_VERSION
 from suite.training.loop import train
 
 if TYPE_CHECKING:
-    from suite.plan import Cell, Planner
+    from suite.plan import Cell
+    from suite.planner import Planner
 
 VERSION = 3  # batches are as large as the measured memory plan allows
 SHARDED = False

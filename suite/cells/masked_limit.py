@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from suite.cells._context import Context
-from suite.cells._datasets import DataSpec
-from suite.cells._masked import MAX_MATVECS_PER_SOLVE, RESOLUTION, masked_limits
 from suite.cells._predictions import prediction_metrics, prediction_rows
 from suite.cells.limit import Options as LimitOptions
 from suite.cells.spectrum import finite_measure, stored_network
+from suite.datasets import DataSpec
 from suite.extensions import load
 from suite.limits.estimate import LimitEstimate
 from suite.limits.gaussian_width import gaussian_width_limit
@@ -23,13 +22,15 @@ from suite.limits.masked_quadratic import MaskedQuadraticLimit
 from suite.limits.predict import Prediction
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.tolerance import SCALES
+from suite.measure.masked_limits import MAX_MATVECS_PER_SOLVE, RESOLUTION, masked_limits
 from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Task
 
 if TYPE_CHECKING:
-    from suite.plan import Cell, Planner
+    from suite.plan import Cell
+    from suite.planner import Planner
 
 VERSION = 2  # batches are as large as the measured memory plan allows
 SHARDED = False

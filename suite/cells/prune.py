@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from suite.cells._context import Context
-from suite.cells._datasets import DataSpec, training_splits
 from suite.cells.dense import history_curves, trained_metrics
+from suite.datasets import DataSpec, training_splits
 from suite.extensions import load
 from suite.network import ModelSpec
 from suite.problem import Problem, as_arrays, as_state

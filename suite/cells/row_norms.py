@@ -7,16 +7,17 @@ import numpy as np
 from pydantic import Field
 
 from suite.cells._context import Context
-from suite.cells._datasets import DataSpec
 from suite.cells.spectrum import stored_network
 from suite.curvature.rows import SampledRows, sample_row_norms
+from suite.datasets import DataSpec
 from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Task
 
 if TYPE_CHECKING:
-    from suite.plan import Cell, Planner
+    from suite.plan import Cell
+    from suite.planner import Planner
 
 VERSION = 2  # batches are as large as the measured memory plan allows
 SHARDED = False

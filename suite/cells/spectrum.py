@@ -11,21 +11,22 @@ import numpy as np
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from suite.cells._context import Context
-from suite.cells._datasets import DataSpec
 from suite.cells._search import Search, fixed_and_chosen, removed_arrays, search_cost, search_metrics
-from suite.cells._sources import StoredNetwork
 from suite.curvature.probes import Distribution, ProbeRequest
 from suite.curvature.quadrature import SpectralMeasure, measure_of_tridiagonals
 from suite.curvature.slq import ProbeResult, slq
+from suite.datasets import DataSpec
 from suite.errors import UserError
 from suite.extensions import load
 from suite.network import ModelSpec
+from suite.networks.sources import StoredNetwork
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Task
 
 if TYPE_CHECKING:
-    from suite.plan import Cell, Planner
+    from suite.plan import Cell
+    from suite.planner import Planner
 
 VERSION = 3  # batches are as large as the measured memory plan allows
 SHARDED = True

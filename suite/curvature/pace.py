@@ -6,6 +6,11 @@ from collections.abc import Callable
 Advance = Callable[[float, str], None]  # a fraction in [0, 1], and a short text
 
 
+def silent(fraction: float, text: str) -> None:
+    """Take progress and show nothing."""
+    del fraction, text
+
+
 class Pace:
     """Turns what a map tells into a fraction and a text such as "probe 3 of 8, 41 products/s, 25 s left".
 

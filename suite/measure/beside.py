@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from suite.cells._faithful import published_recipe
-from suite.cells._masked import masked_limits
-from suite.cells._network import Network
 from suite.curvature.operators import SymmetricOperator
 from suite.errors import UserError
 from suite.limits.faithful import NUM_LANCZOS_STEPS
 from suite.limits.masked_quadratic import MaskedQuadraticLimit
 from suite.limits.predict import Prediction
 from suite.limits.removal import MagnitudeOrder
+from suite.measure.masked_limits import masked_limits
+from suite.measure.published_recipe import published_recipe
 from suite.measure.watch import Progress, WatchedOperator, part_of
+from suite.networks.loaded import Network
 
 Beside = Literal["faithful", "masked"]
 NAMES: dict[Beside, str] = {"faithful": "gaussian_width_faithful", "masked": "masked_quadratic"}

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from suite.cells._network import Network
-from suite.cells._sources import HeldNetwork, NetworkSource
 from suite.curvature.growing_runs import GrowingInlineMap
 from suite.curvature.memory import basis_placement, say_plan
-from suite.curvature.operators import HessianOperator, SymmetricOperator
+from suite.curvature.operators import SymmetricOperator
 from suite.curvature.probes import Distribution
 from suite.curvature.slq import InlineMap, ProbeMap
 from suite.errors import UserError
+from suite.networks.loaded import Network
+from suite.networks.sources import HeldNetwork, NetworkSource
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,6 @@ class Effort:
         for name, value in {"probes": self.num_probes, "steps": self.num_lanczos_steps}.items():
             if value < 1:
                 raise UserError(f"{name}={value} is too small. Expected: at least 1.")
-
-
-def hessian_of(source: NetworkSource, network: Network) -> HessianOperator:
-    """Return the Hessian of a source whose network is loaded here already, over the examples that it names.
-
-    Raises:
-        UserError: the network is random, normalises by the batch, or detaches its weights; the module is named. Or it
-            has fewer examples.
-    """
-    part = network.with_train_examples(source.num_examples, source.subset_seed)
-    try:
-        return part.hessian(source.dtype, operands=source.operands)
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def announce(operator: SymmetricOperator, num_lanczos_steps: int, num_runs: int = 1) -> None:

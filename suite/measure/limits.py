@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from suite.cells._context import silent
-from suite.cells._network import Network
-from suite.cells._sources import NetworkSource
 from suite.curvature.operators import HessianOperator
+from suite.curvature.pace import silent
 from suite.curvature.quadrature import SpectralMeasure
 from suite.curvature.slq import ProbeMap, inline_map, spectral_measure
 from suite.errors import UserError
@@ -16,7 +14,7 @@ from suite.limits.curvature_treatment import Curvature
 from suite.limits.predict import Prediction, lanczos_delta_measure, predict
 from suite.limits.removal import MagnitudeOrder
 from suite.measure.beside import Beside, limits_beside
-from suite.measure.effort import Effort, announce, hessian_of, loaded_once
+from suite.measure.effort import Effort, announce, loaded_once
 from suite.measure.precision import precision_as_json
 from suite.measure.spectrum import run_probes
 from suite.measure.tolerance import (
@@ -27,6 +25,8 @@ from suite.measure.tolerance import (
     target_of,
 )
 from suite.measure.watch import Progress, WatchedOperator, part_of
+from suite.networks.loaded import Network
+from suite.networks.sources import HeldNetwork, NetworkSource
 
 _DELTA_RUNS = 4  # that a search from removed weights takes; a guess, for progress alone
 
@@ -90,7 +90,7 @@ def measure_limits(
     """
     network = source.load()
     epsilon = loss_tolerance_of(network, loss_tolerance_nats)  # refused before any probe is paid for
-    operator = hessian_of(source, network)  # refuses what has no fixed Hessian before any worker starts
+    operator = HeldNetwork(source, network).build()  # refuses what has no fixed Hessian before any worker starts
     source = loaded_once(source, network, probe_map)
     precision = precision_as_json(source, network, effort.seed)
     main = part_of(progress, 0.0, 0.7) if beside else progress

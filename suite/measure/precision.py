@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from suite.cells._network import Network
-from suite.cells._sources import NetworkSource
 from suite.curvature.arithmetic import Operands, rounding_bias
 from suite.curvature.probes import ProbeRequest, probe_vector
 from suite.errors import UserError, nearest
+from suite.networks.loaded import Network
+from suite.networks.sources import NetworkSource
 
 NUM_EXAMPLES = 16  # that the rounding is measured on; what it is relative to grows and falls with them alike
 

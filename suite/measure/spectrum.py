@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from suite.cells._context import silent
-from suite.cells._network import Network
-from suite.cells._sources import NetworkSource
 from suite.curvature.operators import SymmetricOperator
+from suite.curvature.pace import silent
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.quadrature import Quadrature, SpectralMeasure
 from suite.curvature.rows import sample_row_norms
 from suite.curvature.slq import ProbeMap, ProbeResult, inline_map, slq, spectral_measure
 from suite.limits.adaptive import FIRST_STEPS
-from suite.measure.effort import Effort, announce, hessian_of, loaded_once
+from suite.measure.effort import Effort, announce, loaded_once
 from suite.measure.precision import precision_as_json
 from suite.measure.tolerance import loss_tolerance_of, search_as_json, search_to_tolerance, target_of
 from suite.measure.watch import Progress, WatchedOperator, part_of
+from suite.networks.loaded import Network
+from suite.networks.sources import HeldNetwork, NetworkSource
 
 NUM_ROWS = 100  # one per magnitude percentile
 
@@ -69,7 +69,7 @@ def measure_spectrum(
     """
     network = source.load()
     epsilon = None if tolerance is None else loss_tolerance_of(network, loss_tolerance_nats)
-    operator = hessian_of(source, network)  # refuses what has no fixed Hessian before any worker starts
+    operator = HeldNetwork(source, network).build()  # refuses what has no fixed Hessian before any worker starts
     source = loaded_once(source, network, probe_map)
     values = precision_as_json(source, network, effort.seed)
     main = part_of(progress, 0.0, 0.8) if rows else progress

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suite.cells._network import Network
-from suite.cells._sources import NetworkSource
 from suite.curvature.growing_runs import kept_runs
 from suite.curvature.probes import ProbeRequest, RemovedWeightsRequest
 from suite.curvature.slq import ProbeMap, ProbeResult
@@ -19,6 +17,8 @@ from suite.limits.removal import MagnitudeOrder
 from suite.limits.subset_limits import TolerantLimits, limits_to_tolerance
 from suite.measure.effort import Effort
 from suite.measure.watch import Progress, WatchedMap
+from suite.networks.loaded import Network
+from suite.networks.sources import NetworkSource
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,7 +99,7 @@ def _everything(folder: Path) -> dict[str, object]:
 def finished_study(tmp_path_factory: pytest.TempPathFactory, write_tiny_study: Callable[[Path], Path]) -> Path:
     """The folder of a small study with all cells and results.h5; tests take copies."""
     from launchers import inline
-    from suite.plan import make_plan
+    from suite.planner import make_plan
     from suite.results import collect
     from suite.store import Store
     from suite.study import read_study

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 import espalier
-from suite.cells._sources import MemoryNetwork
 from suite.curvature.dense import dense_hessian, eigendecomposition
 from suite.errors import UserError
+from suite.networks.sources import MemoryNetwork
 
 LIMITS = ("gaussian_width", "statistical_dimension")
 

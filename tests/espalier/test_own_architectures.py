@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from suite.cells._sources import UserNetwork
 from suite.curvature.dense import dense_hessian, eigendecomposition
 from suite.curvature.quadrature import atoms
 from suite.limits.exact import exact_delta_measure
 from suite.limits.predict import predict
 from suite.limits.removal import MagnitudeOrder
+from suite.networks.sources import UserNetwork
 
 Espalier = Callable[..., Any]
 BLOCKS = """

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from suite.cells._network import Network
-from suite.cells._sources import MemoryNetwork, UserNetwork
 from suite.curvature.dense import dense_hessian, eigendecomposition
 from suite.curvature.quadrature import atoms
 from suite.errors import UserError
 from suite.limits.exact import exact_delta_measure
 from suite.limits.predict import predict
 from suite.limits.removal import MagnitudeOrder
+from suite.networks.loaded import Network
+from suite.networks.sources import MemoryNetwork, UserNetwork
 
 Espalier = Callable[..., Any]
 NUM_TOKENS, LENGTH = 12, 6

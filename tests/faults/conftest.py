@@ -16,7 +16,8 @@ import pytest
 
 from data.hdf5 import open_sealed
 from launchers import inline
-from suite.plan import Plan, make_plan
+from suite.plan import Plan
+from suite.planner import make_plan
 from suite.record import read_record
 from suite.store import Store
 from suite.study import read_study

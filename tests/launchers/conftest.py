@@ -15,9 +15,10 @@ from data.hdf5 import open_sealed
 from launchers import inline
 from launchers._events import Event
 from suite.attempt import Outcome
-from suite.cells._sources import StoredNetwork
 from suite.network import ModelSpec
-from suite.plan import Plan, make_plan
+from suite.networks.sources import StoredNetwork
+from suite.plan import Plan
+from suite.planner import make_plan
 from suite.study import read_study
 
 SMALL = (

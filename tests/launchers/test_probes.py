@@ -12,11 +12,11 @@ import torch
 
 from launchers._ray_session import ray_session
 from launchers.probes import MAX_RESTARTS, RayProbeMap, probe_map
-from suite.cells._sources import StoredNetwork
 from suite.curvature.operators import DiagonalOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.slq import ProbeResult, inline_map, slq
 from suite.errors import UserError
+from suite.networks.sources import StoredNetwork
 
 ray = pytest.importorskip("ray")
 Gone = Callable[[list[int]], bool]

@@ -8,7 +8,8 @@ import pytest
 
 from launchers import inline, ray_pool
 from launchers._events import Advanced, Finished, Started
-from suite.plan import Plan, make_plan
+from suite.plan import Plan
+from suite.planner import make_plan
 from suite.progress import standings
 from suite.store import Store
 from suite.study import read_study

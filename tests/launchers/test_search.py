@@ -13,14 +13,14 @@ import torch
 
 from launchers._ray_session import ray_session
 from launchers.probes import Keeping, RayProbeMap, StandingMap
-from suite.cells._context import silent
-from suite.cells._sources import StoredNetwork
 from suite.curvature.growing_runs import KeepingMap
 from suite.curvature.operators import MatrixOperator
+from suite.curvature.pace import silent
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.slq import ProbeResult, inline_map, slq
 from suite.limits.adaptive import Target
 from suite.measure.tolerance import Found, search_as_json, search_to_tolerance
+from suite.networks.sources import StoredNetwork
 
 ray = pytest.importorskip("ray")
 TARGET = Target(tolerance=0.02, loss_tolerance_nats=0.05, max_dense_dim=0)

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from suite.cells._sources import MemoryNetwork
 from suite.curvature.operators import CountedOperator
 from suite.curvature.quadrature import Quadrature, SpectralMeasure
 from suite.limits.gaussian_width import gaussian_width_limit
 from suite.limits.removal import MagnitudeOrder
 from suite.measure import Effort, measure_limits
 from suite.network import prunable_weights
+from suite.networks.sources import MemoryNetwork
 from tests.performance.interleaved import CLOCKS, Result, Seconds, environment, interleaved, ratio
 from tests.performance.learnable import images, trained
 from tests.performance.reference import NUM_PROBES, NUM_STEPS, reference, stored_probes

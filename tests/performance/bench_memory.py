@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from suite.cells._network import Network
 from suite.curvature.allocation import hand_back_freed_memory
 from suite.curvature.memory import MemoryPlan
 from suite.curvature.operators import HessianOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.slq import run_probe
+from suite.networks.loaded import Network
 from suite.splits import Split
 from tests.performance.contenders import workload
 from tests.performance.interleaved import Result, environment

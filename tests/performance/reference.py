@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from suite.cells._sources import MemoryNetwork
 from suite.curvature.lanczos import lanczos
 from suite.curvature.operators import SymmetricOperator
 from suite.curvature.probes import ProbeRequest, start_vector
 from suite.curvature.quadrature import SpectralMeasure, measure_of_tridiagonals
+from suite.networks.sources import MemoryNetwork
 from tests.performance.learnable import images, trained, weights_digest
 
 FOLDER = Path(__file__).parent / "references"

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from suite.cells._sources import MemoryNetwork
 from suite.curvature.operators import CountedOperator, DiagonalOperator
+from suite.networks.sources import MemoryNetwork
 from tests.performance import reference as module
 from tests.performance.bench_limit import shares, timed_products
 from tests.performance.reference import reference, reference_path, stored_probes

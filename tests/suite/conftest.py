@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,13 @@ from torch.nn import functional
 
 from data import read_dataset
 from suite.attempt import attempt
-from suite.cells._context import silent
-from suite.cells._datasets import training_splits
 from suite.curvature.operators import HessianOperator
+from suite.curvature.pace import silent
+from suite.datasets import training_splits
 from suite.network import ModelSpec
-from suite.plan import Cell, Plan, analyses, make_plan
+from suite.networks.sources import UserNetwork
+from suite.plan import Cell, Plan
+from suite.planner import analyses, make_plan
 from suite.problem import Problem
 from suite.pruning.contract import Search
 from suite.record import Record
@@ -58,6 +61,22 @@ def committed(tmp_path_factory: pytest.TempPathFactory, write_tiny_study: Callab
     study = write_tiny_study(tmp_path_factory.mktemp("study"))
     plan = make_plan(*read_study(str(study), [f"analyses={analyses()}"]))
     return run_all(plan, tmp_path_factory.mktemp("committed"))
+
+
+@pytest.fixture
+def user_network(
+    committed: Committed, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[UserNetwork]:
+    """The tiny study's plain dense network, as a user would bring it."""
+    name = f"measured_net_{tmp_path.name}".replace("-", "_")
+    layers = "nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)"
+    (tmp_path / f"{name}.py").write_text(f"from torch import nn\ndef build():\n    return nn.Sequential({layers})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    random = committed.cells("prune", method="random")[0]
+    state = committed.store.load(random.inputs["dense"]).arrays_under("weights")
+    torch.save({key: torch.from_numpy(np.array(array)) for key, array in state.items()}, tmp_path / "net.pt")
+    with torch.random.fork_rng(devices=[]):  # a user's constructor draws from the global generator: put it back
+        yield UserNetwork(f"{name}:build", tmp_path / "net.pt", tiny_data, "cpu", "float64")
 
 
 @pytest.fixture(autouse=True)

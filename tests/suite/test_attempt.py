@@ -12,7 +12,8 @@ import torch
 from data.hdf5 import open_sealed, read_text
 from suite.attempt import attempt
 from suite.errors import UserError
-from suite.plan import Cell, Plan, make_plan
+from suite.plan import Cell, Plan
+from suite.planner import make_plan
 from suite.record import Record
 from suite.store import Store
 from suite.study import read_study

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from suite.errors import UserError
-from suite.plan import make_plan
+from suite.planner import make_plan
 from suite.progress import counts, read_plan, standings
 from suite.record import Record
 from suite.store import Store

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from data import StoredSplit, read_dataset, write_dataset
-from suite.cells._datasets import locate, training_splits
-from suite.cells._network import Network
+from suite.datasets import locate, training_splits
 from suite.network import check_logits, prunable_weights
+from suite.networks.loaded import Network
 from suite.problem import Evaluation, evaluate
 from suite.splits import Normalisation, Split
 from suite.study import Recipe

@@ -7,7 +7,7 @@ import pytest
 
 from suite.attempt import attempt
 from suite.extensions import available, load
-from suite.plan import analyses
+from suite.planner import analyses
 from suite.record import Record
 from suite.store import Store
 from suite.strict import Settings

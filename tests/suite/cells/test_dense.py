@@ -8,8 +8,8 @@ import torch
 
 from data import read_dataset
 from suite.cells._context import Context
-from suite.cells._datasets import training_splits
 from suite.cells.dense import Config, run, trained_metrics
+from suite.datasets import training_splits
 from suite.plan import Cell
 from suite.problem import Problem, as_state, evaluate
 from suite.record import Record

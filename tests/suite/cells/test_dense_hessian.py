@@ -9,8 +9,8 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from data import read_dataset
-from suite.cells._datasets import training_splits
 from suite.cells.dense_hessian import Config, tables
+from suite.datasets import training_splits
 from suite.network import build_model
 from suite.plan import Cell
 

@@ -10,7 +10,8 @@ from suite.cells.faithful_limit import Config, tables
 from suite.cells.spectrum import stored_measure
 from suite.limits.faithful import faithful_limit, gridded_density
 from suite.limits.removal import MagnitudeOrder
-from suite.plan import Cell, make_plan
+from suite.plan import Cell
+from suite.planner import make_plan
 from suite.store import Store
 from suite.study import read_study
 

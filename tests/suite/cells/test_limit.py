@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from data import read_dataset
-from suite.cells._datasets import training_splits
 from suite.cells.limit import Config, tables
+from suite.datasets import training_splits
 from suite.limits.removal import MagnitudeOrder
 from suite.network import build_model
 from suite.plan import Cell

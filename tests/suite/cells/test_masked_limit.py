@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from data import read_dataset
-from suite.cells._sources import StoredNetwork
 from suite.cells.masked_limit import Config, tables
 from suite.curvature.operators import MatrixOperator
 from suite.limits.masked_quadratic import masked_quadratic_loss
 from suite.limits.removal import MagnitudeOrder
+from suite.networks.sources import StoredNetwork
 from suite.plan import Cell
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from data import read_dataset
-from suite.cells._sources import StoredNetwork
 from suite.cells.row_norms import Config, tables
+from suite.networks.sources import StoredNetwork
 from suite.plan import Cell
 
 

@@ -14,7 +14,8 @@ from suite.errors import UserError
 from suite.limits.adaptive import GRADIENTS_PER_PRODUCT
 from suite.limits.bracket import LIMITS, Runs
 from suite.limits.removal import MagnitudeOrder
-from suite.plan import Cell, Plan, analyses, make_plan
+from suite.plan import Cell, Plan
+from suite.planner import analyses, make_plan
 from suite.problem import as_state
 from suite.record import Record
 from suite.store import Store

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from suite.cells._sources import MemoryNetwork
 from suite.curvature.dense import dense_hessian
 from suite.curvature.probes import ProbeRequest, probe_vector
 from suite.errors import UserError
 from suite.measure.precision import NUM_EXAMPLES, PRECISIONS, arithmetic, precision_as_json
+from suite.networks.sources import MemoryNetwork
 
 PROBE = ProbeRequest(1, 0, "rademacher", 1)
 

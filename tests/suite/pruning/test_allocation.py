@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.plan import kept_count
+from suite.planner import kept_count
 from suite.pruning.allocation import fill, smart_ratio_counts
 
 

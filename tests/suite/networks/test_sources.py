@@ -1,4 +1,4 @@
-"""Networks loaded by path. What a user's own network can get wrong is in tests/suite/test_measure.py."""
+"""Networks loaded by path, whoever wrote what lies there, and what a user's own network can get wrong."""
 
 import pickle
 from dataclasses import replace
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from data import read_dataset
+from data import StoredSplit, read_dataset, write_dataset
 from data.hdf5 import FileRefused
-from suite.cells._network import Network
-from suite.cells._sources import StoredNetwork
 from suite.cells.dense import Config
 from suite.errors import UserError
+from suite.limits.removal import MagnitudeOrder
+from suite.networks.sources import HeldNetwork, MemoryNetwork, StoredNetwork, UserNetwork
 from suite.plan import Cell
-from suite.splits import Split
 from suite.store import CellId
 
 
@@ -79,49 +79,9 @@ def test_a_network_that_is_not_committed(source: StoredNetwork) -> None:
         missing.load()
 
 
-def test_the_tolerance_is_the_spread_of_batches_of_128(source: StoredNetwork) -> None:
-    network = source.load()
-    inputs, targets, _ = network.splits["train"]
-    with torch.no_grad():
-        losses = torch.nn.functional.cross_entropy(network.model(inputs).double(), targets, reduction="none")
-    expected = np.std([losses[:128].mean(), losses[128:].mean()])
-    assert network.loss_tolerance_nats() == pytest.approx(expected, rel=1e-9)
-    bigger = Network(network.model, {"train": Split(inputs[:128].repeat(3, 1), targets[:128].repeat(3))})
-    assert bigger.loss_tolerance_nats() == pytest.approx(0, abs=1e-12)  # three equal batches
-
-
-def test_all_parts_of_a_network_are_planned_by_one_trial(source: StoredNetwork) -> None:
-    network = source.load()
-    whole, part = network.hessian("float64"), network.with_train_examples(50, 0).hessian("float64")
-    assert network.growths.keys() == {("float64", "full", "train")}
-    alone = source.load().with_train_examples(50, 0).hessian("float64")
-    assert part.plan == alone.plan != whole.plan
-    network.hessian("float32")
-    assert network.growths.keys() == {("float64", "full", "train"), ("float32", "full", "train")}
-
-
 def test_data_that_changed_after_planning_are_refused(source: StoredNetwork) -> None:
     with pytest.raises(FileRefused, match="has changed since the study was planned"):
         replace(source, data_sha256="0" * 64).load()
-
-
-def test_subsets_of_the_training_split_are_nested_and_never_the_first_ones(source: StoredNetwork) -> None:
-    network = source.load()
-    whole = network.splits["train"].inputs
-
-    def rows(num_examples: int, seed: int = 0) -> set[tuple[float, ...]]:
-        part = network.with_train_examples(num_examples, seed).splits
-        assert part["test"] is network.splits["test"]
-        assert len(part["train"].inputs) == len(part["train"].targets) == num_examples
-        return {tuple(row) for row in part["train"].inputs.tolist()}
-
-    assert rows(20) < rows(50) < rows(160)
-    assert rows(20) != rows(20, seed=1)
-    assert rows(20) != {tuple(row) for row in whole[:20].tolist()}
-    assert torch.equal(network.with_train_examples(160, 0).splits["train"].inputs, whole)
-    assert network.with_train_examples(None, 0) is network
-    with pytest.raises(ValueError, match=r"num_examples=161 is out of range\. Expected: 1 to 160"):
-        network.with_train_examples(161, 0)
 
 
 def test_a_source_of_a_subset_builds_the_mean_over_it(source: StoredNetwork) -> None:
@@ -131,3 +91,75 @@ def test_a_source_of_a_subset_builds_the_mean_over_it(source: StoredNetwork) -> 
     expected = source.load().with_train_examples(50, 3).hessian("float64").matvec(vector)
     assert torch.equal(few.matvec(vector), expected)
     assert not torch.allclose(source.build().matvec(vector), expected)
+
+
+def test_every_source_refuses_a_network_without_a_fixed_hessian_in_one_line(source: StoredNetwork) -> None:
+    class Random(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.linear(inputs) * torch.rand(())
+
+    train = source.load().splits["train"]
+    with torch.random.fork_rng(devices=[]):
+        noisy = MemoryNetwork.of(Random(), train.inputs, train.targets)
+        for each in (noisy, HeldNetwork(source, noisy.network)):
+            with pytest.raises(UserError, match=r"^[^\n]*Random[^\n]*$"):
+                each.build()
+
+
+def test_weights_are_the_ones_of_the_file(user_network: UserNetwork, committed: Any) -> None:
+    order = MagnitudeOrder.of(user_network.load().weights())
+    random = committed.cells("prune", method="random")[0]
+    state = committed.store.load(random.inputs["dense"]).arrays_under("weights")
+    expected = np.concatenate([state["1.weight"].ravel(), state["3.weight"].ravel()]).astype(np.float64)
+    assert np.array_equal(order.weights, expected)
+
+
+def refused(source: UserNetwork) -> str:
+    with pytest.raises(UserError) as caught:
+        source.load()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_weights_that_are_not_there(user_network: UserNetwork, tmp_path: Path) -> None:
+    message = refused(replace(user_network, weights=tmp_path / "none.pt"))
+    assert message.endswith("none.pt does not exist. Expected: torch.save(model.state_dict(), PATH).")
+
+
+class Evil:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return (Path.touch, (Path("/nowhere"),))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": 3}, Evil()])
+def test_files_that_hold_no_state_dict(user_network: UserNetwork, tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "odd.pt")
+    message = refused(replace(user_network, weights=tmp_path / "odd.pt"))
+    assert "odd.pt" in message
+    assert "Expected: torch.save(model.state_dict(), PATH)." in message
+
+
+def test_a_damaged_file_of_weights(user_network: UserNetwork, tmp_path: Path) -> None:
+    (tmp_path / "half.pt").write_bytes(user_network.weights.read_bytes()[:100])
+    assert "half.pt cannot be read as weights: " in refused(replace(user_network, weights=tmp_path / "half.pt"))
+
+
+def test_a_network_that_does_not_take_the_data(user_network: UserNetwork, tmp_path: Path) -> None:
+    path = tmp_path / "wide.h5"
+    split = StoredSplit(np.zeros((4, 7), np.float32), np.arange(4) % 3)
+    write_dataset(path, {"train": split}, {"classes": 3, "source": "", "licence": ""})
+    assert "does not take inputs of shape (7,): " in refused(replace(user_network, data=path))
+
+
+def test_data_with_more_classes_than_logits(user_network: UserNetwork, tmp_path: Path) -> None:
+    path = tmp_path / "many.h5"
+    split = StoredSplit(np.zeros((10, 6), np.float32), np.arange(10))
+    write_dataset(path, {"train": split}, {"classes": 10, "source": "", "licence": ""})
+    message = refused(replace(user_network, data=path))
+    assert "returned (2, 3) for 2 inputs. Expected: logits (2, classes) for at least 10 classes." in message

@@ -1,4 +1,4 @@
-"""The one door from cells to the data room: which data set, where it lies, its splits as tensors."""
+"""The one door from the suite to the data room: which data set, where it lies, its splits as tensors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,15 @@ def splits_on(dataset: Dataset, device: str) -> dict[str, Split]:
         )
         for name, split in dataset.splits.items()
     }
+
+
+def stored_splits(path: Path, device: str) -> dict[str, Split]:
+    """Return every split of an HDF5 file, whatever it holds.
+
+    Raises:
+        FileRefused: the file is missing or damaged, or has another layout.
+    """
+    return splits_on(read_dataset(path), device)
 
 
 def verified_dataset(path: Path, sha256: str) -> Dataset:

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from suite.cells._context import silent
-from suite.cells._network import Network
 from suite.curvature.operators import SymmetricOperator
+from suite.curvature.pace import silent
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.rows import SampledRows, sample_row_norms
 from suite.curvature.slq import ProbeResult, run_probe, spectral_measure
@@ -20,6 +19,7 @@ from suite.limits.faithful import (
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.tolerance import BATCH_SIZE, SCALES
 from suite.network import prunable_weights
+from suite.networks.loaded import Network
 
 
 @dataclass(frozen=True, eq=False)

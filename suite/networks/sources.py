@@ -8,13 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from data._dataset import read_dataset
-from suite.cells._datasets import splits_on, verified_dataset
-from suite.cells._network import Network
 from suite.curvature.arithmetic import Operands
 from suite.curvature.operators import HessianOperator
+from suite.datasets import splits_on, stored_splits, verified_dataset
 from suite.errors import UserError
 from suite.network import ModelSpec, build_model, build_user_model, check_logits, prunable_weights
+from suite.networks.loaded import Network
 from suite.problem import as_state
 from suite.splits import Split
 from suite.state_dict import load_state, read_state
@@ -51,7 +50,12 @@ class NetworkSource(Protocol):
         ...
 
     def build(self) -> HessianOperator:
-        """Return the Hessian over the training split, or over num_examples of it."""
+        """Return the Hessian over the training split, or over num_examples of it.
+
+        Raises:
+            UserError: the network is random, normalises by the batch, or detaches its weights; the module is named. Or
+                it has fewer examples.
+        """
         ...
 
     def with_examples(self, num_examples: int | None, subset_seed: int) -> "NetworkSource":
@@ -124,7 +128,7 @@ class UserNetwork:
         model = build_user_model(self.reference).float()
         prunable_weights(model)
         load_state(model, read_state(self.weights), str(self.weights))
-        network = Network(model.to(self.device).eval(), splits_on(read_dataset(self.data), self.device))
+        network = Network(model.to(self.device).eval(), stored_splits(self.data, self.device))
         _check_takes(network, self.reference)
         return network
 
@@ -240,8 +244,12 @@ class MemoryNetwork:
 
 
 def _hessian(source: NetworkSource, shard: tuple[int, int] = (0, 1)) -> HessianOperator:
+    """Return what every source builds; whatever is wrong with a network is its owner's to mend."""
     part = source.load().with_train_examples(source.num_examples, source.subset_seed)
-    return part.hessian(source.dtype, shard=shard, operands=source.operands)
+    try:
+        return part.hessian(source.dtype, shard=shard, operands=source.operands)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _check_takes(network: Network, name: str) -> None:

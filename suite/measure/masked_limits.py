@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from suite.cells._context import silent
 from suite.curvature.operators import SymmetricOperator
+from suite.curvature.pace import silent
 from suite.limits.masked_quadratic import MaskedQuadraticLimit, masked_quadratic_limit
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.tolerance import SCALES

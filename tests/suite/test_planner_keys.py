@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite.plan import Plan, make_plan
+from suite.plan import Plan
+from suite.planner import make_plan
 from suite.study import read_study
 
 
@@ -31,7 +32,7 @@ GOLDEN = {
 }
 ACCEPT = """The keys of the built-in study quickstart changed: results stored so far are not found any more.
 If the numbers really change, raise VERSION (of the cell, method, model or training loop that changed them), say so in
-CHANGELOG.md, and put these keys into tests/suite/test_plan_keys.py:
+CHANGELOG.md, and put these keys into tests/suite/test_planner_keys.py:
 """
 
 

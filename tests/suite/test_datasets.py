@@ -6,7 +6,7 @@ import torch
 
 from data import StoredSplit, read_dataset, write_dataset
 from data.hdf5 import FileRefused
-from suite.cells._datasets import locate, training_splits
+from suite.datasets import locate, training_splits
 from suite.errors import UserError
 
 
