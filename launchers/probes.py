@@ -117,10 +117,11 @@ class StandingMap:
         """Return this map, whose actors from now on keep their runs; those that are at hand end.
 
         Args:
-            folder: where runs are saved as well, visible from every node; None: nowhere.
+            folder: where runs are saved as well, visible from every node; None: where this map was made to save them,
+                if anywhere.
         """
         self.close()
-        self.settings = replace(self.settings, keeping=Keeping(runs=True, folder=folder))
+        self.settings = replace(self.settings, keeping=Keeping(True, folder or self.settings.keeping.folder))
         return self
 
     def close(self) -> None:

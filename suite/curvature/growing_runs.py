@@ -169,7 +169,11 @@ class KeepingMap(Protocol):
     """A ProbeMap whose workers can keep their runs."""
 
     def kept(self, folder: Path | None) -> ProbeMap:
-        """Return the map with workers that keep their runs; folder: see growing_inline_map, visible to all of them."""
+        """Return the map with workers that keep their runs.
+
+        Args:
+            folder: where runs are saved, a folder per source, visible to all workers; None: where the map says itself.
+        """
         ...
 
 
@@ -179,7 +183,7 @@ def kept_runs(probe_map: ProbeMap, folder: Path | None) -> Iterator[ProbeMap]:
 
     Args:
         probe_map: inline_map, or one that can be told; any other is yielded as it is, which costs time alone.
-        folder: where runs are saved, a folder per source; None: nowhere.
+        folder: where runs are saved, a folder per source; None: where the map says itself, if anywhere.
     """
     if probe_map is inline_map:
         with growing_inline_map(folder) as growing:

@@ -31,29 +31,35 @@ SETTINGS = (
 PATIENCE_S = 180  # a bound for a busy machine, never a measurement
 
 
-class Driver:
-    """One `espalier run` in a process group of its own, with fresh HOME and TMPDIR."""
+class Command:
+    """One command of espalier in a process group of its own, with fresh HOME and TMPDIR.
+
+    Args:
+        place: a folder with a short name; HOME and TMPDIR are inside.
+        arguments: of the command.
+        cwd: where it runs; None: in the place.
+        env: variables of its environment beside those here.
+        prefix: what runs the command.
+    """
 
     def __init__(
         self,
-        study: Path,
         place: Path,
-        *options: str,
-        out: Path | None = None,
+        arguments: Sequence[object],
+        *,
+        cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
     ) -> None:
-        self.folder, self.temporary, self.home = out or place / "out", place / "t", place / "h"
+        self.temporary, self.home = place / "t", place / "h"
         for folder in (self.temporary, self.home):
             folder.mkdir(exist_ok=True)
         environment = os.environ | {"HOME": str(self.home), "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}
         environment |= {"PYTHONFAULTHANDLER": "1"}
-        settings = [word for setting in SETTINGS for word in ("--set", setting)]
-        command = [sys.executable, "-m", "espalier", "run", str(study), "--out", str(self.folder), *settings, *options]
         self.process = subprocess.Popen(
-            [*prefix, *command],
+            [*prefix, sys.executable, "-m", "espalier", *map(str, arguments)],
             env=environment | dict(env or {}),
-            cwd=place,
+            cwd=cwd or place,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -61,10 +67,10 @@ class Driver:
         )
         self.seen: set[int] = set()
 
-    def wait_for_cells(self, number: int) -> None:
-        """Return as soon as so many cells are committed, and the run is still at work."""
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Return as soon as something is so, and the command is still at work."""
         deadline_s = time.monotonic() + PATIENCE_S
-        while len(list(self.folder.glob("cells/[!.]*.h5"))) < number:  # a temporary name is no commit yet
+        while not is_so():
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline_s
             time.sleep(0.01)
@@ -79,7 +85,7 @@ class Driver:
         return self.process.returncode, out, err
 
     def descendants(self) -> dict[int, str]:
-        """Return pid -> command line of all processes below the driver, and remember them for the clean-up."""
+        """Return pid -> command line of all processes below the command, and remember them for the clean-up."""
         parents: dict[int, int] = {}
         names: dict[int, str] = {}
         for folder in Path("/proc").iterdir():
@@ -96,13 +102,37 @@ class Driver:
         self.seen |= set(found)
         return found
 
+    def kill(self) -> dict[int, str]:
+        """SIGKILL for the whole process group and for what Ray started outside of it; return the latter as below."""
+        below = self.descendants()
+        os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in below:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        return below
+
     def abandon(self) -> None:
-        """End what this driver started and what is still there; a process that is not its own group's is not."""
+        """End what this command started and what is still there; a process that is not its own group's is not."""
         for pid in (self.process.pid, *self.seen):
             with contextlib.suppress(OSError):
                 if os.getpgid(pid) == self.process.pid:
                     os.kill(pid, signal.SIGKILL)
         self.process.communicate()
+
+
+class Driver(Command):
+    """One `espalier run` of a study, with the settings above."""
+
+    def __init__(self, study: Path, place: Path, *options: str, out: Path | None = None, **more: Any) -> None:
+        self.folder = out or place / "out"
+        settings = [word for setting in SETTINGS for word in ("--set", setting)]
+        super().__init__(place, ["run", study, "--out", self.folder, *settings, *options], **more)
+
+    def wait_for_cells(self, number: int) -> None:
+        """Return as soon as so many cells are committed, and the run is still at work."""
+        # a temporary name is no commit yet
+        self.wait_until(lambda: len(list(self.folder.glob("cells/[!.]*.h5"))) >= number)
 
 
 @pytest.fixture
@@ -125,17 +155,35 @@ def slow_plan(slow_study: Path) -> Plan:
 
 
 @pytest.fixture
-def drive(slow_study: Path, place: Path) -> Iterator[Callable[..., Driver]]:
-    """Start drivers; whatever of them is left at the end of the test is ended."""
-    started: list[Driver] = []
+def started() -> Iterator[list[Command]]:
+    """What a test starts goes in here; whatever is left of it at the end of the test is ended."""
+    commands: list[Command] = []
+    yield commands
+    for command in commands:
+        command.abandon()
 
-    def start(*options: str, **more: Any) -> Driver:
-        started.append(Driver(slow_study, place, *options, **more))
+
+@pytest.fixture
+def start(place: Path, started: list[Command]) -> Callable[..., Command]:
+    """Start any command of espalier in a folder."""
+
+    def begin(cwd: Path, *arguments: object) -> Command:
+        started.append(Command(place, arguments, cwd=cwd))
         return started[-1]
 
-    yield start
-    for driver in started:
-        driver.abandon()
+    return begin
+
+
+@pytest.fixture
+def drive(slow_study: Path, place: Path, started: list[Command]) -> Callable[..., Driver]:
+    """Start runs of the slow study."""
+
+    def begin(*options: str, **more: Any) -> Driver:
+        driver = Driver(slow_study, place, *options, **more)
+        started.append(driver)
+        return driver
+
+    return begin
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ import pytest
 from data.hdf5 import open_sealed
 from launchers import inline
 from launchers._events import Event
+from launchers._ray_session import ray_session
 from suite.attempt import Outcome
+from suite.curvature.slq import ProbeResult, inline_map, slq
 from suite.network import ModelSpec
 from suite.networks.sources import StoredNetwork
 from suite.plan import Plan
 from suite.planner import make_plan
 from suite.study import read_study
+from tests.launchers import rows
 
 SMALL = (
     'methods=["lomp", "imp", "random", "dense"]',
@@ -91,6 +94,22 @@ def network(inline_run: Run, small_plan: Plan) -> StoredNetwork:
         spectrum.config["data"]["sha256"],
         "cpu",
     )
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Any]:
+    """One Ray for a whole module; its workers cannot import the tests, so the classes of `rows` travel by value."""
+    ray = pytest.importorskip("ray")
+    ray.cloudpickle.register_pickle_by_value(rows)
+    with ray_session(4, 0) as started:
+        yield started
+
+
+@pytest.fixture
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[ProbeResult]]:
+    """The probes of a RowsSource when nothing happens, in this process."""
+    source = rows.RowsSource(tmp_path_factory.mktemp("undisturbed"))
+    return lambda number: slq(source, rows.requests(number), map=inline_map)
 
 
 @pytest.fixture(scope="session")

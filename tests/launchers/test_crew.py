@@ -1,185 +1,25 @@
-"""What becomes of slow, silent and lost workers, alone and in groups; which worker is asked."""
+"""Who is hired, who stays, and which worker is asked."""
 
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from launchers._crew import Crew, Job, identity
-from launchers._ray_session import ray_session
 from launchers._team import Patience, Shape, Team
 from launchers.probes import RayProbeMap, connected_probe_map, probe_map
-from suite.curvature.operators import CountedOperator
 from suite.curvature.probes import ProbeRequest
-from suite.curvature.slq import ProbeMap, ProbeResult, inline_map, slq
+from suite.curvature.slq import ProbeMap, ProbeResult, slq
 from suite.errors import UserError
+from tests.launchers.rows import RowsSource, WholeSource, bits, pids, requests
 
 ray = pytest.importorskip("ray")
 Gone = Callable[[list[int]], bool]
-Undisturbed = Callable[[int], list[ProbeResult]]
-DIM = 60
-
-
-class RowsOperator(CountedOperator):
-    """R'R / num_rows for the rows R that it is given. May do something once, at its fourth product."""
-
-    def __init__(self, rows: torch.Tensor, num_rows: int, folder: Path, deed: str, product_s: float) -> None:
-        super().__init__(rows.shape[1], rows.dtype, rows.device)
-        self.rows, self.num_rows, self.folder, self.deed, self.product_s = rows, num_rows, folder, deed, product_s
-
-    def _products(self, vectors: torch.Tensor) -> torch.Tensor:
-        time.sleep(self.product_s)
-        if self.num_matvecs >= 4 and self.deed and took_token(self.folder):
-            if self.deed == "sleep":
-                time.sleep(300)
-            os.kill(os.getpid(), signal.SIGKILL if self.deed == "kill" else signal.SIGSTOP)
-        return self.rows.T @ (self.rows @ vectors) / self.num_rows
-
-
-@dataclass(frozen=True)
-class RowsSource:
-    """Leaves its process's number in the folder. deed: done by one worker, of the last rank, per token there."""
-
-    folder: Path
-    deed: str = ""
-    product_s: float = 0.0
-
-    def build(self) -> RowsOperator:
-        return self.build_shard(0, 1)
-
-    def build_shard(self, rank: int, size: int) -> RowsOperator:
-        (self.folder / f"pid-{os.getpid()}").touch()
-        rows = torch.randn(100, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        deed = self.deed if rank == size - 1 else ""
-        return RowsOperator(rows.tensor_split(size)[rank], 100, self.folder, deed, self.product_s)
-
-
-@dataclass(frozen=True)
-class WholeSource:
-    """Cannot be built in shards."""
-
-    def build(self) -> RowsOperator:
-        raise NotImplementedError
-
-
-def took_token(folder: Path) -> bool:
-    for token in sorted(folder.glob("token-*")):
-        try:
-            token.unlink()
-        except FileNotFoundError:  # another worker was faster
-            continue
-        return True
-    return False
-
-
-def pids(folder: Path) -> list[int]:
-    return [int(path.name.removeprefix("pid-")) for path in folder.glob("pid-*")]
-
-
-def requests(number: int, steps: int = 12) -> list[ProbeRequest]:
-    return [ProbeRequest(5, index, "rademacher", steps) for index in range(number)]
-
-
-def bits(results: list[ProbeResult]) -> list[tuple[int, bytes, bytes]]:
-    return [
-        (result.index, result.tridiagonal.diagonal.tobytes(), result.tridiagonal.off_diagonal.tobytes())
-        for result in results
-    ]
-
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[Any]:
-    """One Ray for the whole module; its workers cannot import this file, so its classes travel by value."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with ray_session(4, 0) as started:
-        yield started
-
-
-@pytest.fixture
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """The probes when nothing happens, in this process."""
-    return lambda number: slq(RowsSource(tmp_path_factory.mktemp("undisturbed")), requests(number), map=inline_map)
-
-
-@pytest.fixture(scope="module")
-def one_pair(session: Any, tmp_path_factory: pytest.TempPathFactory) -> list[ProbeResult]:
-    """Four probes by one group of two, to which nothing happens."""
-    source = RowsSource(tmp_path_factory.mktemp("pair"))
-    return slq(source, requests(4), map=RayProbeMap(2, threads=1, group_size=2))
-
-
-def assert_near(found: list[ProbeResult], wanted: list[ProbeResult]) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        for name in ("diagonal", "off_diagonal"):
-            parts = getattr(one.tridiagonal, name), getattr(other.tridiagonal, name)
-            np.testing.assert_allclose(*parts, rtol=0, atol=1e-10)
-
-
-def test_a_group_agrees_with_the_whole_to_rounding(one_pair: list[ProbeResult], undisturbed: Undisturbed) -> None:
-    assert_near(one_pair, undisturbed(4))
-
-
-@pytest.mark.slow
-def test_two_groups_agree_with_one_in_every_bit(
-    session: Any, gone: Gone, tmp_path: Path, one_pair: list[ProbeResult]
-) -> None:
-    found = slq(RowsSource(tmp_path), requests(4), map=RayProbeMap(4, threads=1, group_size=2))
-    assert bits(found) == bits(one_pair)
-    assert gone(pids(tmp_path))
-
-
-@pytest.mark.slow
-def test_a_group_of_three_agrees_with_the_whole(session: Any, tmp_path: Path, undisturbed: Undisturbed) -> None:
-    assert_near(slq(RowsSource(tmp_path), requests(2), map=RayProbeMap(4, threads=1, group_size=3)), undisturbed(2))
-    assert len(pids(tmp_path)) == 3  # four workers make one group of three
-
-
-@pytest.mark.parametrize("deed", ["kill", pytest.param("stop", marks=pytest.mark.slow)])
-def test_a_lost_member_costs_its_group_and_no_bit(
-    deed: str, session: Any, gone: Gone, tmp_path: Path, one_pair: list[ProbeResult]
-) -> None:
-    pair = RayProbeMap(2, threads=1, group_size=2, patience=Patience(silence_s=2.0))
-    (tmp_path / "token-0").touch()
-    found = slq(RowsSource(tmp_path, deed), requests(4), map=pair)
-    assert bits(found) == bits(one_pair)
-    assert [result.restarts for result in found] == [1, 0, 0, 0]
-    assert len(pids(tmp_path)) == 4
-    assert gone(pids(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("deed", "patience"),
-    [("stop", Patience(silence_s=2.0)), pytest.param("sleep", Patience(stall_s=3.0), marks=pytest.mark.slow)],
-)
-def test_a_worker_that_hangs_is_replaced(
-    deed: str, patience: Patience, session: Any, gone: Gone, tmp_path: Path, undisturbed: Undisturbed
-) -> None:
-    (tmp_path / "token-0").touch()
-    found = slq(RowsSource(tmp_path, deed), requests(2), map=RayProbeMap(1, threads=1, patience=patience))
-    assert bits(found) == bits(undisturbed(2))
-    assert [result.restarts for result in found] == [1, 0]
-    assert len(pids(tmp_path)) == 2
-    assert gone(pids(tmp_path))
-
-
-def test_a_slow_probe_is_given_to_a_second_worker(
-    session: Any, gone: Gone, tmp_path: Path, undisturbed: Undisturbed
-) -> None:
-    (tmp_path / "token-0").touch()
-    patience = Patience(slow_floor_s=1.0)
-    found = slq(RowsSource(tmp_path, "sleep"), requests(4), map=RayProbeMap(2, threads=1, patience=patience))
-    assert bits(found) == bits(undisturbed(4))
-    assert [result.restarts for result in found] == [0] * 4
-    assert sum(result.reissued for result in found) == 1
-    assert gone(pids(tmp_path))
 
 
 def once_hired(number: int, folder: Path, standing: ProbeMap) -> list[int]:

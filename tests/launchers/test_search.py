@@ -112,13 +112,18 @@ def test_kept_runs_pay_for_new_steps_alone_also_from_the_folder(
         assert source.num_products() == 1  # which showed that the run is this operator's
 
 
-@pytest.mark.parametrize("folder", [None, Path("saved")])
-def test_a_map_that_is_told_to_keep_runs_stays_itself_and_ends_its_actors(folder: Path | None) -> None:
-    settings = RayProbeMap(2, threads=1)
+@pytest.mark.parametrize(
+    ("own", "given", "expected"),
+    [(None, None, None), (None, "saved", "saved"), ("own", None, "own"), ("own", "saved", "saved")],
+)
+def test_a_map_that_is_told_to_keep_runs_stays_itself_and_ends_its_actors(
+    own: str | None, given: str | None, expected: str | None
+) -> None:
+    settings = RayProbeMap(2, threads=1, keeping=Keeping(folder=own and Path(own)))
     standing, dismissed = StandingMap(settings), []
     standing._crew = SimpleNamespace(dismiss=lambda: dismissed.append(True))  # type: ignore[assignment]
     assert isinstance(standing, KeepingMap)
-    assert standing.kept(folder) is standing
-    assert standing.settings.keeping == Keeping(runs=True, folder=folder)
+    assert standing.kept(given and Path(given)) is standing
+    assert standing.settings.keeping == Keeping(runs=True, folder=expected and Path(expected))
     assert (dismissed, standing._crew) == ([True], None)
-    assert settings.keeping == Keeping()  # those of other maps are left alone
+    assert settings.keeping == Keeping(folder=own and Path(own))  # those of other maps are left alone

@@ -16,17 +16,9 @@ from suite.limits.bracket import LIMITS
 from suite.limits.exact import exact_limits
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.subset_limits import limits_to_tolerance, unreported
+from tests.suite.limits.weighted import Weighted
 
 EPSILON = 0.5
-
-
-class Weighted(MatrixOperator):
-    def __init__(self, matrix: torch.Tensor, weights: torch.Tensor) -> None:
-        super().__init__(matrix)
-        self._weights = weights
-
-    def weights(self) -> torch.Tensor:
-        return self._weights.clone()
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +27,7 @@ class Source:
 
     def build(self) -> Weighted:
         matrix = (self.model.eigenvectors * self.model.eigenvalues) @ self.model.eigenvectors.T
-        return Weighted(torch.from_numpy(matrix), torch.from_numpy(self.model.order.weights))
+        return Weighted(MatrixOperator(torch.from_numpy(matrix)), self.model.order.weights)
 
 
 def _search(model: Any, tolerance: float, probe_map: Any, **changes: Any) -> tuple[StepSearch, bool]:
@@ -115,14 +107,13 @@ class Clustered:
     dim: int
     num_others: int
 
-    def build(self) -> DiagonalOperator:
+    def build(self) -> Weighted:
         rng = np.random.default_rng(0)
         others = np.exp(rng.uniform(np.log(1e-3), np.log(0.5), self.num_others))
         others[: self.num_others // 5] *= -0.1
         cluster = 2e-6 * rng.standard_normal(self.dim - self.num_others)
-        operator = DiagonalOperator(torch.from_numpy(np.concatenate([others, cluster])))
-        operator.weights = lambda: torch.from_numpy(self.weights())  # type: ignore[attr-defined]
-        return operator
+        eigenvalues = torch.from_numpy(np.concatenate([others, cluster]))
+        return Weighted(DiagonalOperator(eigenvalues), self.weights())
 
     def weights(self) -> np.ndarray:
         return np.random.default_rng(1).standard_normal(self.dim)

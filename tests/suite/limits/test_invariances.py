@@ -20,18 +20,10 @@ from suite.limits.gaussian_width import gaussian_width_fraction
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.statistical_dimension import statistical_dimension_fraction
 from suite.limits.subset_limits import limits_to_tolerance
+from tests.suite.limits.weighted import Weighted
 
 DIM, EPSILON = 500, 0.3
 PUBLISHED, SHARP = "gaussian_width", "statistical_dimension"
-
-
-class Weighted(DiagonalOperator):
-    def __init__(self, eigenvalues: np.ndarray, weights: np.ndarray) -> None:
-        super().__init__(torch.from_numpy(eigenvalues))
-        self._weights = torch.from_numpy(weights)
-
-    def weights(self) -> torch.Tensor:
-        return self._weights.clone()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +32,7 @@ class Model:
     weights: np.ndarray
 
     def build(self) -> Weighted:
-        return Weighted(self.eigenvalues, self.weights)
+        return Weighted(DiagonalOperator(torch.from_numpy(self.eigenvalues)), self.weights)
 
     def limits(self, epsilon: float = EPSILON, curvature: Any = "abs") -> dict[tuple[str, float], float]:
         target = Target(0.02, epsilon, curvature, max_dense_dim=0)

@@ -16,17 +16,9 @@ from suite.limits.other_tolerances import with_the_direction_held, with_their_ow
 from suite.limits.predict import predict
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.subset_limits import limits_to_tolerance, unreported
+from tests.suite.limits.weighted import Weighted
 
 DIM, EPSILON = 2000, 60.0
-
-
-class Weighted(DiagonalOperator):
-    def __init__(self, eigenvalues: np.ndarray, weights: np.ndarray) -> None:
-        super().__init__(torch.from_numpy(eigenvalues))
-        self._weights = torch.from_numpy(weights)
-
-    def weights(self) -> torch.Tensor:
-        return self._weights.clone()
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +29,7 @@ class Source:
     order: MagnitudeOrder
 
     def build(self) -> Weighted:
-        return Weighted(self.eigenvalues, self.order.weights)
+        return Weighted(DiagonalOperator(torch.from_numpy(self.eigenvalues)), self.order.weights)
 
     def exact(self) -> dict[tuple[str, float], float]:
         def direction(count: int) -> Any:

@@ -15,17 +15,9 @@ from suite.limits.adaptive import Target
 from suite.limits.bracket import LIMITS
 from suite.limits.exact import exact_limits
 from suite.limits.subset_limits import extrapolated, first_size, limits_to_tolerance, next_size
+from tests.suite.limits.weighted import Weighted
 
 EPSILON, NUM_EXAMPLES = 0.5, 65_536
-
-
-class Weighted(MatrixOperator):
-    def __init__(self, matrix: torch.Tensor, weights: torch.Tensor) -> None:
-        super().__init__(matrix)
-        self._weights = weights
-
-    def weights(self) -> torch.Tensor:
-        return self._weights.clone()
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +31,7 @@ class Source:
     def build(self) -> Weighted:
         scale = 1 + self.bias / self.num_examples - self.bias / NUM_EXAMPLES
         matrix = (self.model.eigenvectors * self.model.eigenvalues) @ self.model.eigenvectors.T
-        return Weighted(torch.from_numpy(scale * matrix), torch.from_numpy(self.model.order.weights))
+        return Weighted(MatrixOperator(torch.from_numpy(scale * matrix)), self.model.order.weights)
 
 
 @pytest.fixture(scope="module")
