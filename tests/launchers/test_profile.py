@@ -82,7 +82,7 @@ def test_a_kind_of_cell_has_resources_of_its_own(tmp_path: Path) -> None:
     text = "time_min = 5\npartition = 'cpu'\ncells_per_job = 8\n[kinds.spectrum]\ngpus = 2\ncells_per_job = 1"
     profile = read_profile(written(tmp_path, text))
     assert profile.resources(a_cell("prune")) == Resources(partition="cpu", cpus=1, time_min=5, cells_per_job=8)
-    assert profile.resources(a_cell("spectrum")) == Resources(partition="cpu", gpus=2, cpus=1, time_min=5)
+    assert profile.resources(a_cell("spectrum")) == Resources(partition="cpu", gpus=2, cpus=2, time_min=5)
 
 
 def test_tiny_cells_are_packed_by_their_estimates(tmp_path: Path) -> None:
