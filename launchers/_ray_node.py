@@ -176,13 +176,14 @@ def run(order: NodeOrder, ended: threading.Event) -> int:
             os.environ.pop(name, None)
         command = order.command(address_towards(order.head), importlib.util.find_spec("grpc") is not None)
         _adopt_orphans()
+        others = frozenset(descendants(os.getpid()))
         ray = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603  no shell; every word is ours
         try:
             while ray.poll() is None and not ended.wait(0.2):
                 pass
             code = ray.poll()
         finally:
-            _end(ray)
+            _end(ray, others)
             _copy_logs(order)
     return 0 if code is None else code or 1  # a Ray that ends by itself has failed
 
@@ -205,22 +206,22 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
-def _end(ray: subprocess.Popen[bytes]) -> None:
-    """End Ray and all that it started: asked first, then killed."""
+def _end(ray: subprocess.Popen[bytes], others: frozenset[int]) -> None:
+    """End Ray and all that it started, but no other process below this one: asked first, then killed."""
     ray.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         ray.wait(GRACE_S)
     deadline_s = time.monotonic() + GRACE_S
-    while left := descendants(os.getpid()):
+    while left := set(descendants(os.getpid())) - others:
         for pid in left:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         ray.poll()
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        for pid in left - {ray.pid}:  # those that became children of this process; others are no concern of it
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
         if time.monotonic() > deadline_s:  # in the midst of a write to a disk that does not answer, say
-            print(f"processes {left} do not end", flush=True)
+            print(f"processes {sorted(left)} do not end", flush=True)
             return
         time.sleep(0.05)
 

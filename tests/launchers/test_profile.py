@@ -98,6 +98,18 @@ def test_processors_follow_the_threads_of_the_cell(tmp_path: Path) -> None:
         read_profile(written(tmp_path, "time_min = 5\ncpus = 2")).resources(a_cell(threads=4))
 
 
+def test_several_nodes_are_for_kinds_whose_probes_are_spread(tmp_path: Path) -> None:
+    text = "time_min = 5\n[kinds.spectrum]\nnodes = 2\ngpus = 2"
+    profile = read_profile(written(tmp_path, text))
+    assert profile.resources(a_cell("spectrum", threads=3)) == Resources(nodes=2, gpus=2, cpus=6, time_min=5)
+    assert profile.resources(a_cell("prune")).nodes == 1
+    assert "Expected: several nodes only for kinds" in refusal(tmp_path, "time_min = 5\nnodes = 2")
+    assert "kinds.prune.nodes = 3" in refusal(tmp_path, "time_min = 5\n[kinds.prune]\nnodes = 3")
+    assert "srun cannot be called" in refusal(tmp_path, f"{text}\n[container]\nimage = '/a.sqsh'")
+    with pytest.raises(UserError, match=r"cpus = 4 .* 3 threads in each of 2 workers, one for each GPU"):
+        read_profile(written(tmp_path, f"{text}\ncpus = 4")).resources(a_cell("spectrum", threads=3))
+
+
 def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="Did you mean 'gpu'"):
         read_profile("gpuu")
