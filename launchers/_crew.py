@@ -79,6 +79,9 @@ class Crew:
         shape: of one team.
         patience: with slow and silent teams.
         keeping: of runs, in the workers.
+
+    Attributes:
+        hosts: name of a node -> workers that came up there so far.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Crew:
         self.ray: Any = ray
         self.source, self.max_teams, self.shape, self.patience = source, max_teams, shape, patience
         self.keeping = keeping
+        self.hosts: Counter[str] = Counter()
         self.teams: list[Team] = []
         self.homes: dict[Hashable, Team] = {}
         self.lost_before_up = 0
@@ -183,6 +187,8 @@ class Crew:
                 raise getattr(error, "cause", error) from None
             self._replace(team, reason, job)
             return None
+        if isinstance(value, str):  # a member has built its part
+            self.hosts[value] += 1
         if not team.settle(reference, value):
             return None
         if not team.is_up:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from suite.errors import UserError, unknown
-from suite.extensions import available
+from suite.extensions import available, load
 from suite.plan import Cell
 from suite.strict import Settings, read_toml, validated
 
@@ -39,14 +39,15 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Override(Settings):
-    """What one kind of cell needs otherwise than the rest."""
+    """What one kind of cell needs otherwise than the rest. gpus, cpus and memory_gib are those of each node."""
 
     partition: Word | None = None
     account: Word | None = None
     qos: Word | None = None
     constraint: Constraint | None = None
+    nodes: Count | None = None  # several only in kinds.KIND of a kind whose probes are spread over workers
     gpus: Annotated[int, Field(ge=0)] | None = None
-    cpus: Count | None = None  # by default as many as the cell has threads
+    cpus: Count | None = None  # by default as many as the cell has threads; where probes are spread, times gpus
     memory_gib: Positive | None = None
     time_min: Count | None = None
     cells_per_job: Count | None = None
@@ -92,7 +93,7 @@ class Profile(Override):
         """Return what one cell asks for.
 
         Raises:
-            UserError: the profile gives fewer processors than the cell computes with.
+            UserError: the profile gives fewer processors than the cell, or the workers of its probes, compute with.
         """
         own = self.kinds.get(cell.id.kind, Override()).model_dump(exclude_none=True)
         asked = self.model_dump(include=set(Override.model_fields), exclude_none=True) | own
@@ -100,11 +101,14 @@ class Profile(Override):
         if cells is None or ("minutes_per_cell" in own and "cells_per_job" not in own):
             fits = self.minutes_per_job / minutes if minutes and self.minutes_per_job else 1
             cells = max(1, int(fits))
-        found = Resources(**{"cpus": cell.threads, "cells_per_job": cells} | asked)
-        if found.cpus < cell.threads:
+        workers = max(1, asked.get("gpus", 0)) if _is_spread(cell.id.kind) else 1  # on each node
+        needed = cell.threads * workers
+        found = Resources(**{"cpus": needed, "cells_per_job": cells} | asked)
+        if found.cpus < needed:
+            each = f" in each of {workers} workers, one for each GPU" if workers > 1 else ""
             raise UserError(
-                f"cpus = {found.cpus} in the profile, but {cell.title} computes with {cell.threads} threads. "
-                f"Expected: at least as many; leave cpus out, or raise it."
+                f"cpus = {found.cpus} in the profile, but {cell.title} computes with {cell.threads} threads{each}. "
+                f"Expected: at least {needed}; leave cpus out, or raise it."
             )
         return found
 
@@ -116,6 +120,7 @@ class Resources(Settings):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    nodes: int = 1
     gpus: int = 0
     cpus: int
     memory_gib: float | None = None
@@ -145,7 +150,35 @@ def read_profile(name_or_path: str, kinds: Sequence[str] | None = None) -> Profi
     for kind in profile.kinds:
         if kind not in known_kinds:
             raise unknown("kind of cell", kind, known_kinds, f"kinds.NAME of profile {name_or_path}")
+    _check_nodes(profile, name_or_path)
     return profile
+
+
+def _check_nodes(profile: Profile, name: str) -> None:
+    """Refuse several nodes where nothing would use the others.
+
+    Raises:
+        UserError: a kind of cell runs in one process, or the job is inside a container.
+    """
+    several = {kind: each.nodes for kind, each in profile.kinds.items() if (each.nodes or 1) > 1}
+    places = {"nodes": profile.nodes} if (profile.nodes or 1) > 1 else {}
+    places |= {f"kinds.{kind}.nodes": nodes for kind, nodes in several.items() if not _is_spread(kind)}
+    for place, nodes in places.items():
+        raise UserError(
+            f"{place} = {nodes} in profile {name}. Expected: several nodes only for kinds of cell whose probes are "
+            "spread over workers; put it under [kinds.spectrum]."
+        )
+    if several and profile.container is not None:
+        kind, nodes = next(iter(several.items()))
+        raise UserError(
+            f"kinds.{kind}.nodes = {nodes} in profile {name}, with a container. Expected: one node, because srun "
+            "cannot be called from inside; leave out one of the two."
+        )
+
+
+def _is_spread(kind: str) -> bool:
+    spread: bool = load("suite.cells", kind, "kind of cell").SHARDED
+    return spread
 
 
 def profiles() -> dict[str, str]:

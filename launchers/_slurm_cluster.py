@@ -210,7 +210,9 @@ def parameters(order: Order, profile: Profile) -> dict[str, Any]:
         "mem": f"{round(asked.memory_gib * 1024)}M" if asked.memory_gib else None,
         "array_parallelism": profile.max_running,
         "setup": _setup(profile),
-        "srun_args": _container(profile),
+        "nodes": asked.nodes,
+        # One driver, however many nodes; from Slurm 22.05 on a step gets one processor unless srun is told otherwise.
+        "srun_args": ["--nodes=1", "--ntasks=1", f"--cpus-per-task={asked.cpus}", *_container(profile)],
         "wckey": None,  # submitit's own would be refused where wckeys are checked
     }
     if order.after:
@@ -227,9 +229,9 @@ def _setup(profile: Profile) -> list[str] | None:
     return [*lines, *profile.setup] or None
 
 
-def _container(profile: Profile) -> list[str] | None:
+def _container(profile: Profile) -> list[str]:
     if profile.container is None:
-        return None
+        return []
     mounts = profile.container.mounts
     return [f"--container-image={profile.container.image}", *([f"--container-mounts={mounts}"] if mounts else [])]
 

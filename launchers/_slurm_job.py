@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+from launchers._job_probes import JobProbes
 from launchers._submission import SubmissionFolder
+from launchers.ray_cluster import RayFailed
 from suite.attempt import Outcome, attempt
 from suite.errors import UserError
 from suite.plan import Cell
@@ -43,11 +46,17 @@ def run_element(study: str, name: str, number: int, index: int, scratch: str | N
     folder = SubmissionFolder(Path(study), name)
     cells, ancestors = folder.read_element(number, index)
     failed = 0
-    with _temporary_files_in(scratch):
+    say = partial(print, flush=True)
+    with _temporary_files_in(scratch), JobProbes(folder.path / "ray", say, scratch) as probes:
         for cell in cells:
             folder.tell(number, index, {"event": "started", "cell": cell.id.key, **_place()})
             try:
-                outcome = _run(cell, Path(study), ancestors)
+                if lost := _lost_input(cell, Store(Path(study)), ancestors):
+                    outcome = Outcome(cell.id, "upstream_failed", f"needs {lost}", host=platform.node(), attempts=0)
+                elif probes.spread(cell) and not Store(Path(study)).path(cell.id).exists():
+                    outcome = _run_spread(cell, folder, number, index, probes)
+                else:
+                    outcome = attempt(cell, Path(study))
             except UserError as error:
                 with suppress(OSError):
                     _tell_end(folder, number, index, Outcome(cell.id, "failed", str(error), host=platform.node()))
@@ -58,10 +67,17 @@ def run_element(study: str, name: str, number: int, index: int, scratch: str | N
         raise CellsFailed(f"{failed} of {len(cells)} cells failed; espalier status {study} says why")
 
 
-def _run(cell: Cell, study: Path, ancestors: dict[str, list[str]]) -> Outcome:
-    if lost := _lost_input(cell, Store(study), ancestors):
-        return Outcome(cell.id, "upstream_failed", f"needs {lost}", host=platform.node(), attempts=0)
-    return attempt(cell, study)
+def _run_spread(cell: Cell, folder: SubmissionFolder, number: int, index: int, probes: JobProbes) -> Outcome:
+    """Run a cell whose probes go to workers on all nodes of this job, and tell where they were."""
+    try:
+        with probes.map_for(cell) as probe_map:
+            outcome = attempt(cell, folder.study, probe_map=probe_map)
+            folder.tell(number, index, {"event": "workers", "of": cell.id.key, "hosts": probe_map.hosts})
+            return outcome
+    except RayFailed as error:
+        with suppress(OSError):  # the log is how `espalier status` knows of it
+            Store(folder.study).log_path(cell.id).write_text(f"{cell.title}\n\n{error}\n")
+        return Outcome(cell.id, "failed", str(error), host=platform.node())
 
 
 def _lost_input(cell: Cell, store: Store, ancestors: dict[str, list[str]]) -> str:

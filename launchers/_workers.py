@@ -4,6 +4,7 @@ All members of a group are on one node, so they meet over a private file and tal
 """
 
 import os
+import platform
 import socket
 import tempfile
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from suite.curvature.probes import RunRequest
 from suite.curvature.sharded import PeerLost, ShardableSource, SummedOperator, serve
 from suite.curvature.slq import OperatorSource, ProbeResult, run_probe
 from suite.environment import best_device
+
+ON_CPU = "ESPALIER_PROBES_ON_CPU"  # set where GPUs are handed out that torch cannot use: they only count workers
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,15 @@ class ProbeWorker:
         """Whether this process runs Lanczos: the others of a group only multiply."""
         return True
 
-    def ready(self) -> None:
-        """Build the operator; weights and data are loaded by path.
+    def ready(self) -> str:
+        """Build the operator; weights and data are loaded by path. Return the name of this node.
 
         Raises:
             RuntimeError: the GPUs that this process sees are not those that Ray gave it.
         """
         self.source = _on_own_device(self.source)
         self._keep(self.source.build())
+        return platform.node()
 
     def run(self, request: RunRequest) -> ProbeResult | PeerLost:
         """Run one probe."""
@@ -112,9 +116,10 @@ class GroupWorker(ProbeWorker):
         """Make the folder in which the group meets, open to this user alone; Ray removes it with its session."""
         return tempfile.mkdtemp(prefix="group-", dir=_session_folder())
 
-    def join(self, folder: str) -> PeerLost | None:
-        """Build this worker's shard, then wait for the others; here and below, a lost peer is an answer, not an error.
+    def join(self, folder: str) -> PeerLost | str:
+        """Build this worker's shard, then wait for the others; return the name of this node.
 
+        Here and below, a lost peer is an answer, not an error:
         Ray would print an error that nobody fetches, and whoever looks after a group stops at its first lost member.
         """
         self.source = _on_own_device(self.source)
@@ -125,7 +130,7 @@ class GroupWorker(ProbeWorker):
         except PeerLost as lost:
             return lost
         self._keep(SummedOperator(shard, self.group) if self.rank == 0 else shard)
-        return None
+        return platform.node()
 
     def run(self, request: RunRequest) -> ProbeResult | PeerLost:
         """Run one probe; for rank 0, while the others `serve`."""
@@ -180,6 +185,8 @@ def _own_device() -> str:
     """
     import ray
 
+    if os.environ.get(ON_CPU):
+        return "cpu"
     given, seen = len(ray.get_gpu_ids()), torch.cuda.device_count()
     if given and given != seen:
         raise RuntimeError(

@@ -5,6 +5,7 @@ works off probes one by one. A probe's result depends on its request alone, so i
 a lost actor costs the probe that it worked on.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -98,6 +99,12 @@ class StandingMap:
         self.settings = settings
         self._crew: Crew | None = None
         self._at_work = False
+        self._hosts: Counter[str] = Counter()
+
+    @property
+    def hosts(self) -> dict[str, int]:
+        """Return name of a node -> workers that came up there so far, those that have ended included."""
+        return dict(self._hosts + (self._crew.hosts if self._crew else Counter()))
 
     def __call__(self, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:
         """Yield one result per request, in the order in which they are done.
@@ -128,6 +135,7 @@ class StandingMap:
         """End all actors."""
         if self._crew is not None:
             self._crew.dismiss()
+            self._hosts += self._crew.hosts
             self._crew = None
 
     def _run(self, watch: Watch, source: OperatorSource, requests: Sequence[RunRequest]) -> Iterator[ProbeResult]:

@@ -1,18 +1,22 @@
-"""One thread, no user's cache, and a study so small that all its cells run in a second or two."""
+"""One thread, no cache of a user, a study whose cells all run in a second or two, and what stores are compared by."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from data import StoredSplit, write_dataset
+from data.hdf5 import open_sealed
 
 torch.set_num_threads(1)
 
 NUM_FEATURES, NUM_CLASSES = 6, 3
 NUM_EXAMPLES = {"train": 160, "validation": 40, "test": 50}  # train: two batches of 128, for the loss tolerance
+VARIES = ("environment", "timings")  # all else that a cell holds is a function of its key
 
 TASK = """
 name = "tiny"
@@ -91,3 +95,37 @@ def write_tiny_study(tiny_data: Path) -> Callable[[Path], Path]:
 def tiny_study(tmp_path: Path, write_tiny_study: Callable[[Path], Path]) -> Path:
     """Return the path of the tiny study's file; --set-like overrides make any other study of it."""
     return write_tiny_study(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def science() -> Callable[[Path], dict[str, Any]]:
+    """Return everything in a folder's cells that must not depend on where and how they ran."""
+
+    def read(folder: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for path in sorted((folder / "cells").glob("*.h5")):
+            with open_sealed(path) as file:
+                found |= _content(file, path.stem)
+        return found
+
+    return read
+
+
+def _content(file: h5py.File, cell: str) -> dict[str, Any]:
+    found = {cell: _facts(file)}
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if name.split("/")[0] not in VARIES:
+            found[f"{cell}/{name}"] = _facts(item)
+
+    file.visititems(visit)
+    return found
+
+
+def _facts(item: h5py.Group | h5py.Dataset) -> tuple[Any, ...]:
+    attributes = {name: np.asarray(value).tolist() for name, value in item.attrs.items()}
+    if isinstance(item, h5py.Group):
+        return (attributes,)
+    values = item[()]
+    content = values if isinstance(values, bytes) else np.asarray(values).tobytes()  # bytes: NaN equals NaN
+    return attributes, str(item.dtype), item.shape, content

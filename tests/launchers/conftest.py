@@ -1,4 +1,4 @@
-"""One small study, planned and run once, and what two stores are compared by."""
+"""One small study, planned and run once."""
 
 import os
 import time
@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 import pytest
 
-from data.hdf5 import open_sealed
 from launchers import inline
 from launchers._events import Event
 from launchers._ray_session import ray_session
@@ -37,10 +34,6 @@ SMALL = (
     "options.limit.max_evaluations=12",
 )
 TINY = ('methods=["lomp", "random"]', "sparsities=[0.8]", "seeds=[0]", "analyses=[]", "training.epochs=1")
-VARIES = (
-    "environment",
-    "timings",
-)  # all else is a function of the key
 
 
 @dataclass
@@ -110,40 +103,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], lis
     """The probes of a RowsSource when nothing happens, in this process."""
     source = rows.RowsSource(tmp_path_factory.mktemp("undisturbed"))
     return lambda number: slq(source, rows.requests(number), map=inline_map)
-
-
-@pytest.fixture(scope="session")
-def science() -> Callable[[Path], dict[str, Any]]:
-    """Return everything in a folder's cells that must not depend on where and how they ran."""
-
-    def read(folder: Path) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for path in sorted((folder / "cells").glob("*.h5")):
-            with open_sealed(path) as file:
-                found |= _content(file, path.stem)
-        return found
-
-    return read
-
-
-def _content(file: h5py.File, cell: str) -> dict[str, Any]:
-    found = {cell: _facts(file)}
-
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if name.split("/")[0] not in VARIES:
-            found[f"{cell}/{name}"] = _facts(item)
-
-    file.visititems(visit)
-    return found
-
-
-def _facts(item: h5py.Group | h5py.Dataset) -> tuple[Any, ...]:
-    attributes = {name: np.asarray(value).tolist() for name, value in item.attrs.items()}
-    if isinstance(item, h5py.Group):
-        return (attributes,)
-    values = item[()]
-    content = values if isinstance(values, bytes) else np.asarray(values).tobytes()  # bytes: NaN equals NaN
-    return attributes, str(item.dtype), item.shape, content
 
 
 @pytest.fixture(scope="session")

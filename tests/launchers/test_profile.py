@@ -82,7 +82,7 @@ def test_a_kind_of_cell_has_resources_of_its_own(tmp_path: Path) -> None:
     text = "time_min = 5\npartition = 'cpu'\ncells_per_job = 8\n[kinds.spectrum]\ngpus = 2\ncells_per_job = 1"
     profile = read_profile(written(tmp_path, text))
     assert profile.resources(a_cell("prune")) == Resources(partition="cpu", cpus=1, time_min=5, cells_per_job=8)
-    assert profile.resources(a_cell("spectrum")) == Resources(partition="cpu", gpus=2, cpus=1, time_min=5)
+    assert profile.resources(a_cell("spectrum")) == Resources(partition="cpu", gpus=2, cpus=2, time_min=5)
 
 
 def test_tiny_cells_are_packed_by_their_estimates(tmp_path: Path) -> None:
@@ -96,6 +96,18 @@ def test_processors_follow_the_threads_of_the_cell(tmp_path: Path) -> None:
     assert read_profile(written(tmp_path, "time_min = 5")).resources(a_cell(threads=4)).cpus == 4
     with pytest.raises(UserError, match=r"cpus = 2 in the profile, but a cell computes with 4 threads"):
         read_profile(written(tmp_path, "time_min = 5\ncpus = 2")).resources(a_cell(threads=4))
+
+
+def test_several_nodes_are_for_kinds_whose_probes_are_spread(tmp_path: Path) -> None:
+    text = "time_min = 5\n[kinds.spectrum]\nnodes = 2\ngpus = 2"
+    profile = read_profile(written(tmp_path, text))
+    assert profile.resources(a_cell("spectrum", threads=3)) == Resources(nodes=2, gpus=2, cpus=6, time_min=5)
+    assert profile.resources(a_cell("prune")).nodes == 1
+    assert "Expected: several nodes only for kinds" in refusal(tmp_path, "time_min = 5\nnodes = 2")
+    assert "kinds.prune.nodes = 3" in refusal(tmp_path, "time_min = 5\n[kinds.prune]\nnodes = 3")
+    assert "srun cannot be called" in refusal(tmp_path, f"{text}\n[container]\nimage = '/a.sqsh'")
+    with pytest.raises(UserError, match=r"cpus = 4 .* 3 threads in each of 2 workers, one for each GPU"):
+        read_profile(written(tmp_path, f"{text}\ncpus = 4")).resources(a_cell("spectrum", threads=3))
 
 
 def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:

@@ -1,5 +1,6 @@
 """What a worker does without Ray around it; actors and groups are in test_crew.py."""
 
+import platform
 from dataclasses import dataclass
 
 import pytest
@@ -44,6 +45,13 @@ def test_a_worker_that_sees_other_gpus_than_its_own_stops(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     with pytest.raises(RuntimeError, match=f"sees {seen} GPUs and was given 1"):
         worker.ready()
+
+
+def test_gpus_that_only_count_workers_are_left_alone(worker: ProbeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: [0])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv(_workers.ON_CPU, "1")
+    assert worker.ready() == platform.node()
 
 
 @dataclass(frozen=True)
