@@ -1,6 +1,5 @@
-"""Commands about studies: run, submit, status, collect, report."""
+"""Commands about studies: run, submit, collect, report."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from espalier.terminal import SOME_FAILED, command, complain, num_processors, resumable
 
@@ -87,28 +85,6 @@ def submit(
         f"{sum(1 for _ in done.holders())} of {len(plan.cells)} cells queued, {jobs} jobs in {len(done.arrays)} arrays"
     )
     print(f"study {plan.study.name}: {line}, named {done.name}\nespalier status {folder}")
-
-
-@app.command(epilog="Example: espalier status runs/quickstart --json")
-def status(
-    folder: Folder,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every cell with its state.")] = False,
-) -> None:
-    """Show how a study stands: cells done, failed and missing, from its folder alone."""
-    from suite.progress import counts, read_plan, standings
-    from suite.store import Store
-
-    found = standings(read_plan(folder), Store(folder))
-    if as_json:
-        print(json.dumps({"counts": counts(found), "cells": [vars(standing) for standing in found]}, indent=1))
-        return
-    table = Table("cells", "done", "failed", "missing")
-    for kind, states in counts(found).items():
-        table.add_row(kind, *(str(states.get(state, 0)) for state in ("done", "failed", "missing")))
-    Console().print(table)
-    for standing in found:
-        if standing.state == "failed":
-            print(f"{standing.name} ({standing.title}): {standing.message}")
 
 
 @app.command(epilog="Example: espalier collect runs/quickstart")
