@@ -11,6 +11,7 @@ from rich.console import Console
 from espalier.terminal import SOME_FAILED, command, complain, num_processors, resumable
 
 if TYPE_CHECKING:
+    from launchers._profile import Profile
     from suite.attempt import Outcome
     from suite.plan import Plan
 
@@ -42,21 +43,9 @@ def run(
     override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
 ) -> None:
     """Run whatever is missing of a study, collect it, and write its report."""
-    from launchers._live import Display
-
-    run_on = _chosen(launcher, profile)
+    run_on = launcher_called(launcher, profile)
     plan, folder = _prepared(study, override, out)
-    console = Console()
-    console.print(f"study {plan.study.name}: {len(plan.cells)} cells in {folder}", highlight=False, soft_wrap=True)
-    with resumable(), Display(plan, console) as display:
-        outcomes = run_on(plan, folder, workers=workers or num_processors(), report=display.report)
-    console.print(display.summary(), highlight=False)
-    for failure in display.failures:
-        complain(failure)
-    _collect_and_report(folder, console)
-    if any(outcome.status in ("failed", "upstream_failed") for outcome in outcomes):
-        complain(f"some cells failed; mend the cause and run the same command again: {command()}")
-        raise typer.Exit(SOME_FAILED)
+    run_and_report(plan, folder, run_on, workers or num_processors())
 
 
 @app.command(epilog="Example: espalier submit quickstart --profile devcluster --out /shared/me/quickstart")
@@ -68,23 +57,12 @@ def submit(
 ) -> None:
     """Queue whatever is missing of a study on a Slurm cluster, and return."""
     from launchers._profile import read_profile
-    from launchers._slurm_cluster import SlurmCluster, require_slurm
-    from launchers.slurm import submit as queue
+    from launchers._slurm_cluster import require_slurm
 
     chosen = read_profile(profile)
     require_slurm()
     plan, folder = _prepared(study, override, out)
-    console = Console()
-    with console.status("queueing") as shown:
-        done = queue(plan, folder, chosen, SlurmCluster(), lambda so_far, total: shown.update(f"{so_far} of {total}"))
-    if done is None:
-        print(f"study {plan.study.name}: nothing to queue, every cell is done or in the queue already")
-        return
-    jobs = sum(len(array.ids) for array in done.arrays)
-    line = (
-        f"{sum(1 for _ in done.holders())} of {len(plan.cells)} cells queued, {jobs} jobs in {len(done.arrays)} arrays"
-    )
-    print(f"study {plan.study.name}: {line}, named {done.name}\nespalier status {folder}")
+    queue_and_tell(plan, folder, chosen)
 
 
 @app.command(epilog="Example: espalier collect runs/quickstart")
@@ -104,7 +82,46 @@ def report(folder: Folder) -> None:
     _write_report(folder, Console())
 
 
-def _chosen(launcher: str, profile: str | None) -> Callable[..., "list[Outcome]"]:
+def run_and_report(plan: "Plan", folder: Path, run_on: "Callable[..., list[Outcome]]", workers: int) -> None:
+    """Run whatever is missing of a plan, show it, collect the study and write its report.
+
+    Raises:
+        Exit: some cells failed.
+    """
+    from launchers._live import Display
+
+    console = Console()
+    console.print(f"study {plan.study.name}: {len(plan.cells)} cells in {folder}", highlight=False, soft_wrap=True)
+    with resumable(), Display(plan, console) as display:
+        outcomes = run_on(plan, folder, workers=workers, report=display.report)
+    console.print(display.summary(), highlight=False)
+    for failure in display.failures:
+        complain(failure)
+    _collect_and_report(folder, console)
+    if any(outcome.status in ("failed", "upstream_failed") for outcome in outcomes):
+        complain(f"some cells failed; mend the cause and run the same command again: {command()}")
+        raise typer.Exit(SOME_FAILED)
+
+
+def queue_and_tell(plan: "Plan", folder: Path, profile: "Profile") -> None:
+    """Queue whatever is missing of a plan, and say what was queued."""
+    from launchers._slurm_cluster import SlurmCluster
+    from launchers.slurm import submit as queue
+
+    console = Console()
+    with console.status("queueing") as shown:
+        done = queue(plan, folder, profile, SlurmCluster(), lambda so_far, total: shown.update(f"{so_far} of {total}"))
+    if done is None:
+        print(f"study {plan.study.name}: nothing to queue, every cell is done or in the queue already")
+        return
+    jobs = sum(len(array.ids) for array in done.arrays)
+    line = (
+        f"{sum(1 for _ in done.holders())} of {len(plan.cells)} cells queued, {jobs} jobs in {len(done.arrays)} arrays"
+    )
+    print(f"study {plan.study.name}: {line}, named {done.name}\nespalier status {folder}")
+
+
+def launcher_called(launcher: str, profile: str | None) -> Callable[..., "list[Outcome]"]:
     """Return a launcher's run, with its profile where it needs one.
 
     Raises:

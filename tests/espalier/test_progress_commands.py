@@ -81,3 +81,82 @@ def test_cancel_without_slurm_is_told_in_one_line(queued: Path, fake: FakeSlurm,
         "espalier: squeue: Unable to contact slurm controller. Jobs may be left in the queue; run the same command "
         "again."
     )
+
+
+@pytest.fixture
+def failed(queued: Path, fake: FakeSlurm, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The queued study after its jobs have run, one dense cell without luck; mended by now."""
+
+    def unlucky(*_: object) -> None:
+        raise RuntimeError("no luck \x1b[31mtoday")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("suite.cells.dense.run", unlucky)
+        fake.run(submissions(queued)[0].arrays[0].ids[0])
+    fake.run_all()
+    return queued
+
+
+def the_failed(folder: Path) -> str:
+    (log,) = (folder / "logs").iterdir()
+    return log.stem
+
+
+def test_logs_tell_why_where_and_how_to_run_just_that_cell(failed: Path, espalier: Espalier) -> None:
+    name = the_failed(failed)
+    answer = espalier("logs", failed)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith(f"{name} (")
+    assert "RuntimeError: no luck  [31mtoday" in answer.out
+    assert "\x1b" not in answer.out
+    assert " ended failed after " in answer.out
+    assert f"whole log: {failed / 'logs' / name}.log" in answer.out
+    command = f"espalier retry {failed} {name} --only --launcher inline"
+    assert answer.out.splitlines()[-1] == f"just this cell, here: {command}"
+    short = espalier("logs", failed, name[:-8], "--lines", "1")
+    assert len([line for line in short.out.splitlines() if line.startswith("  | ")]) == 1
+    answer = espalier(*command.split()[1:])
+    assert answer.code == 0, answer.err
+    assert " 1 done" in answer.out
+    assert espalier("logs", failed).out == "study tiny-study: nothing failed, nothing was lost, nothing runs\n"
+
+
+def test_retry_queues_what_failed_and_what_waits_with_the_same_profile(
+    failed: Path, fake: FakeSlurm, espalier: Espalier
+) -> None:
+    states = [cell["state"] for cell in json.loads(espalier("status", failed, "--json").out)["cells"]]
+    before = set(fake.jobs)
+    answer = espalier("retry", failed)
+    assert (answer.code, answer.err) == (0, "")
+    assert states.count("failed") == 1
+    assert set(states) == {"done", "failed", "missing"}
+    new = set(fake.jobs) - before
+    assert len(new) == len(states) - states.count("done")
+    assert submissions(failed)[0].profile == submissions(failed)[1].profile
+    fake.run_all()
+    assert {cell["state"] for cell in json.loads(espalier("status", failed, "--json").out)["cells"]} == {"done"}
+    assert espalier("retry", failed).out.startswith("study tiny-study: nothing failed and nothing was lost; 0 cells")
+
+
+def test_a_study_that_was_never_queued_is_retried_here(study: Path, espalier: Espalier, refused: Refused) -> None:
+    for kind in ("spectrum", "dense"):
+        cell = min((study / "cells").glob(f"{kind}-*.h5"))
+        cell.unlink()
+        (study / "logs" / f"{cell.stem}.log").write_text("title\n\nValueError: no\n")
+    assert f"| ValueError: no\nwhole log: {study / 'logs' / cell.stem}.log" in espalier("logs", study, cell.stem).out
+    assert "was never queued. Expected: --profile P" in refused("retry", study, "--launcher", "slurm")
+    answer = espalier("retry", study)
+    assert answer.code == 0, answer.err
+    assert " 2 done" in answer.out
+
+
+@pytest.mark.parametrize("command", ["logs", "retry"])
+def test_a_cell_that_is_not_one_is_refused(command: str, study: Path, refused: Refused) -> None:
+    assert "'prune-' means " in refused(command, study, "prune-")
+    assert "No cell 'prne-00' in this study." in refused(command, study, "prne-00")
+    assert "No cell ''" in refused(command, study, "")
+
+
+def test_a_done_cell_is_not_retried(study: Path, refused: Refused) -> None:
+    name = min((study / "cells").glob("prune-*.h5")).stem
+    assert f"{name} is done. Expected: a cell that failed or is missing" in refused("retry", study, name)
