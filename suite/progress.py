@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from suite.claim import live_owners
 from suite.errors import UserError, nearest
 from suite.plan import Cell, Plan, plan_from_json
 from suite.store import Store
@@ -57,15 +58,18 @@ def standings(plan: Plan, store: Store) -> list[Standing]:
         FileRefused: a committed cell is damaged.
     """
     found = []
+    owners = live_owners(store.folder / "cells")
     for cell in plan.cells:
-        log = store.log_path(cell.id)
+        node, log = "", store.log_path(cell.id)
         if store.is_committed(cell.id):
             state, message = "done", ""
+        elif cell.id.name in owners:
+            state, message, node = "running", owners[cell.id.name].text, owners[cell.id.name].host
         elif log.exists():
             state, message = "failed", _last_line(log)
         else:
             state, message = "missing", ""
-        found.append(Standing(cell.id.name, cell.id.kind, cell.title, state, message))
+        found.append(Standing(cell.id.name, cell.id.kind, cell.title, state, message, node=node))
     return found
 
 
