@@ -1,6 +1,5 @@
-"""Commands about studies: run, submit, status, collect, report."""
+"""Commands about studies: run, submit, collect, report."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from espalier.terminal import SOME_FAILED, command, complain, num_processors, resumable
 
 if TYPE_CHECKING:
+    from launchers._profile import Profile
     from suite.attempt import Outcome
     from suite.plan import Plan
 
@@ -44,21 +43,9 @@ def run(
     override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
 ) -> None:
     """Run whatever is missing of a study, collect it, and write its report."""
-    from launchers._live import Display
-
-    run_on = _chosen(launcher, profile)
+    run_on = launcher_called(launcher, profile)
     plan, folder = _prepared(study, override, out)
-    console = Console()
-    console.print(f"study {plan.study.name}: {len(plan.cells)} cells in {folder}", highlight=False, soft_wrap=True)
-    with resumable(), Display(plan, console) as display:
-        outcomes = run_on(plan, folder, workers=workers or num_processors(), report=display.report)
-    console.print(display.summary(), highlight=False)
-    for failure in display.failures:
-        complain(failure)
-    _collect_and_report(folder, console)
-    if any(outcome.status in ("failed", "upstream_failed") for outcome in outcomes):
-        complain(f"some cells failed; mend the cause and run the same command again: {command()}")
-        raise typer.Exit(SOME_FAILED)
+    run_and_report(plan, folder, run_on, workers or num_processors())
 
 
 @app.command(epilog="Example: espalier submit quickstart --profile devcluster --out /shared/me/quickstart")
@@ -70,45 +57,12 @@ def submit(
 ) -> None:
     """Queue whatever is missing of a study on a Slurm cluster, and return."""
     from launchers._profile import read_profile
-    from launchers._slurm_cluster import SlurmCluster, require_slurm
-    from launchers.slurm import submit as queue
+    from launchers._slurm_cluster import require_slurm
 
     chosen = read_profile(profile)
     require_slurm()
     plan, folder = _prepared(study, override, out)
-    console = Console()
-    with console.status("queueing") as shown:
-        done = queue(plan, folder, chosen, SlurmCluster(), lambda so_far, total: shown.update(f"{so_far} of {total}"))
-    if done is None:
-        print(f"study {plan.study.name}: nothing to queue, every cell is done or in the queue already")
-        return
-    jobs = sum(len(array.ids) for array in done.arrays)
-    line = (
-        f"{sum(1 for _ in done.holders())} of {len(plan.cells)} cells queued, {jobs} jobs in {len(done.arrays)} arrays"
-    )
-    print(f"study {plan.study.name}: {line}, named {done.name}\nespalier status {folder}")
-
-
-@app.command(epilog="Example: espalier status runs/quickstart --json")
-def status(
-    folder: Folder,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every cell with its state.")] = False,
-) -> None:
-    """Show how a study stands: cells done, failed and missing, from its folder alone."""
-    from suite.progress import counts, read_plan, standings
-    from suite.store import Store
-
-    found = standings(read_plan(folder), Store(folder))
-    if as_json:
-        print(json.dumps({"counts": counts(found), "cells": [vars(standing) for standing in found]}, indent=1))
-        return
-    table = Table("cells", "done", "failed", "missing")
-    for kind, states in counts(found).items():
-        table.add_row(kind, *(str(states.get(state, 0)) for state in ("done", "failed", "missing")))
-    Console().print(table)
-    for standing in found:
-        if standing.state == "failed":
-            print(f"{standing.name} ({standing.title}): {standing.message}")
+    queue_and_tell(plan, folder, chosen)
 
 
 @app.command(epilog="Example: espalier collect runs/quickstart")
@@ -128,7 +82,46 @@ def report(folder: Folder) -> None:
     _write_report(folder, Console())
 
 
-def _chosen(launcher: str, profile: str | None) -> Callable[..., "list[Outcome]"]:
+def run_and_report(plan: "Plan", folder: Path, run_on: "Callable[..., list[Outcome]]", workers: int) -> None:
+    """Run whatever is missing of a plan, show it, collect the study and write its report.
+
+    Raises:
+        Exit: some cells failed.
+    """
+    from launchers._live import Display
+
+    console = Console()
+    console.print(f"study {plan.study.name}: {len(plan.cells)} cells in {folder}", highlight=False, soft_wrap=True)
+    with resumable(), Display(plan, console) as display:
+        outcomes = run_on(plan, folder, workers=workers, report=display.report)
+    console.print(display.summary(), highlight=False)
+    for failure in display.failures:
+        complain(failure)
+    _collect_and_report(folder, console)
+    if any(outcome.status in ("failed", "upstream_failed") for outcome in outcomes):
+        complain(f"some cells failed; mend the cause and run the same command again: {command()}")
+        raise typer.Exit(SOME_FAILED)
+
+
+def queue_and_tell(plan: "Plan", folder: Path, profile: "Profile") -> None:
+    """Queue whatever is missing of a plan, and say what was queued."""
+    from launchers._slurm_cluster import SlurmCluster
+    from launchers.slurm import submit as queue
+
+    console = Console()
+    with console.status("queueing") as shown:
+        done = queue(plan, folder, profile, SlurmCluster(), lambda so_far, total: shown.update(f"{so_far} of {total}"))
+    if done is None:
+        print(f"study {plan.study.name}: nothing to queue, every cell is done or in the queue already")
+        return
+    jobs = sum(len(array.ids) for array in done.arrays)
+    line = (
+        f"{sum(1 for _ in done.holders())} of {len(plan.cells)} cells queued, {jobs} jobs in {len(done.arrays)} arrays"
+    )
+    print(f"study {plan.study.name}: {line}, named {done.name}\nespalier status {folder}")
+
+
+def launcher_called(launcher: str, profile: str | None) -> Callable[..., "list[Outcome]"]:
     """Return a launcher's run, with its profile where it needs one.
 
     Raises:

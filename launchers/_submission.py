@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ class Submission:
     Attributes:
         name: of its jobs; random enough that no other submission has it. Job ids alone begin again at 1 when a
             controller is set up anew.
-        state: "queuing" until all arrays are in the queue, then "queued"; "withdrawn" when it did not come to that.
+        state: "queuing" until all arrays are in the queue, then "queued"; "withdrawn" when it did not come to that,
+            "cancelled" when somebody took its jobs back.
         profile: the profile as it was read.
         host: where it was submitted.
         time_utc: when, in ISO 8601.
@@ -115,6 +117,11 @@ class SubmissionFolder:
         content = json.loads((self.path / f"array-{number:03}.json").read_text())
         return [_cell_from(values) for values in content["elements"][index]], content["ancestors"]
 
+    def keys(self) -> set[str]:
+        """Return the keys of all cells in its array files, also when submission.json does not tell them yet."""
+        contents = [json.loads(path.read_text()) for path in self.path.glob("array-*.json")]
+        return {cell["id"]["key"] for each in contents for element in each["elements"] for cell in element}
+
     def tell(self, number: int, index: int, event: dict[str, Any]) -> None:
         """Append one line to what an element told; a line is written whole or torn at the end of the file."""
         line = f"{json.dumps(event)}\n".encode()
@@ -140,9 +147,25 @@ class SubmissionFolder:
 
 def submissions(study: Path) -> list[Submission]:
     """Return all submissions of a study that came to be queued, the oldest first."""
+    return [each for each in all_submissions(study) if each.state != "withdrawn"]
+
+
+def all_submissions(study: Path) -> list[Submission]:
+    """Return all submissions of a study, the oldest first; a withdrawn one may have left jobs if Slurm was silent."""
     paths = (study / "slurm").glob("*/submission.json")
     found = [SubmissionFolder(study, path.parent.name).read() for path in paths]
-    return sorted((each for each in found if each.state != "withdrawn"), key=lambda each: (each.time_utc, each.name))
+    return sorted(found, key=lambda each: (each.time_utc, each.name))
+
+
+def main_job(job: str) -> str:
+    """Return the array that an element belongs to: 12 of 12_3."""
+    return job.partition("_")[0]
+
+
+def day_before(submitted: Sequence[Submission]) -> str:
+    """Return the day before the oldest submission, from which accounting is asked: sacct thinks in local time."""
+    first = min((datetime.fromisoformat(each.time_utc) for each in submitted), default=None)
+    return f"{first - timedelta(days=1):%Y-%m-%d}" if first else "now"
 
 
 def ancestors_of(array: JobArray, cells: dict[str, Cell]) -> dict[str, list[str]]:

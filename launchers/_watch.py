@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from data.hdf5 import FileRefused
 from launchers._events import Finished, Report, Said, Started
 from launchers._schedule import Schedule
 from launchers._slurm_cluster import Cluster, JobState, SlurmFailed
-from launchers._submission import QueuedArray, Submission, SubmissionFolder, elements_of, submissions
+from launchers._submission import QueuedArray, Submission, SubmissionFolder, day_before, elements_of, submissions
 from suite.attempt import Outcome
 from suite.plan import Plan
 from suite.store import CellId, Store
@@ -142,7 +141,7 @@ class Watch:
             return
         history: dict[str, JobState] = {}
         try:
-            history = self.cluster.history([each.name for each in self.submitted], self._since())
+            history = self.cluster.history([each.name for each in self.submitted], day_before(self.submitted))
         except SlurmFailed as error:
             self.report(Said(f"accounting does not answer ({error}); the reasons of lost jobs stay unknown"))
         for key in lost:
@@ -161,15 +160,10 @@ class Watch:
             return
         submission, array, index = self.places[key]
         job = array.ids[index]
-        message = f"its job {job} {explanation(history.get(job), array)}{_last_line(self.folder, submission, job)}"
+        message = f"its job {job} {explanation(history.get(job), array)}{last_error(self.folder, submission, job)}"
         with suppress(OSError):  # the log is how `espalier status` knows of it
             self.store.log_path(cell.id).write_text(f"{cell.title}\n\n{message}\n")
         self._finish(Outcome(cell.id, "failed", message, attempts=self._tries(key)))
-
-    def _since(self) -> str:
-        """Return the day before the oldest submission: sacct thinks in local time."""
-        first = min(datetime.fromisoformat(each.time_utc) for each in self.submitted) if self.submitted else None
-        return f"{first - timedelta(days=1):%Y-%m-%d}" if first else "now"
 
     def _finish(self, outcome: Outcome) -> None:
         for ended in self.schedule.finish(outcome):
@@ -204,8 +198,8 @@ def explanation(state: JobState | None, array: QueuedArray) -> str:
     return REPAIRS.get(state.state, f"ended as {state.state}").format(**facts) + where
 
 
-def _last_line(study: Path, submission: Submission, job: str) -> str:
-    """Return the last line that a job wrote to its standard error."""
+def last_error(study: Path, submission: Submission, job: str) -> str:
+    """Return ": " and the last line that a job wrote to its standard error, or nothing."""
     path = SubmissionFolder(study, submission.name).jobs / f"{job}_0_log.err"
     with suppress(OSError):
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()

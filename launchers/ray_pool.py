@@ -1,6 +1,7 @@
 """ray: cells as tasks of a private Ray on this machine; the probes of a spectrum as actors of the same Ray."""
 
 import math
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from launchers._ray_session import ray_session
 from launchers._schedule import Schedule
 from launchers.probes import Patience, RayProbeMap
 from suite.attempt import Outcome, attempt
+from suite.claim import Assignment
 from suite.extensions import load
 from suite.plan import Cell, Plan
 from suite.store import Store
@@ -56,6 +58,7 @@ class _Pool:
     report: Report
     running: dict[Any, Cell] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
+    name: str = field(default_factory=lambda: f"driver-{secrets.token_hex(8)}")
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.ray)
@@ -87,7 +90,8 @@ class _Pool:
         task = self.ray.remote(max_retries=0)(_attempt).options(
             num_cpus=0 if sharded else cell.threads, num_gpus=0 if sharded else gpus, name=cell.title
         )
-        arguments = (cell, str(self.folder), probe_map if sharded else None, self.reader.board)
+        assignment = Assignment(self.name, str(self.attempts[cell.id.key]))
+        arguments = (cell, str(self.folder), probe_map if sharded else None, self.reader.board, assignment)
         self.running[task.remote(*arguments)] = cell
         self.report(Started(cell))
 
@@ -109,10 +113,10 @@ class _Pool:
             self.report(Finished(ended))
 
 
-def _attempt(cell: Cell, folder: str, probe_map: RayProbeMap | None, board: Any) -> Outcome:
+def _attempt(cell: Cell, folder: str, probe_map: RayProbeMap | None, board: Any, assignment: Assignment) -> Outcome:
     """Run inside a Ray worker."""
     progress = writer(board, cell.id.key)
     if probe_map is None:
-        return attempt(cell, Path(folder), progress=progress)
+        return attempt(cell, Path(folder), progress=progress, assignment=assignment)
     with probe_map.standing() as standing:  # a cell may ask more than once
-        return attempt(cell, Path(folder), probe_map=standing, progress=progress)
+        return attempt(cell, Path(folder), probe_map=standing, progress=progress, assignment=assignment)

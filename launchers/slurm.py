@@ -17,7 +17,15 @@ from launchers._arrays import JobArray, job_arrays, needed_jobs
 from launchers._events import Report
 from launchers._profile import Profile
 from launchers._slurm_cluster import Cluster, Order, SlurmCluster, SlurmFailed, require_slurm
-from launchers._submission import QueuedArray, Submission, SubmissionFolder, ancestors_of, elements_of, submissions
+from launchers._submission import (
+    QueuedArray,
+    Submission,
+    SubmissionFolder,
+    ancestors_of,
+    elements_of,
+    main_job,
+    submissions,
+)
 from launchers._watch import Watch
 from suite.attempt import Outcome
 from suite.errors import UserError
@@ -110,8 +118,10 @@ class _Submitting:
         queued: list[QueuedArray] = []
         try:
             for number, array in enumerate(arrays):
+                self._check_wanted()
                 queued.append(self._queue(number, array))
                 told(number + 1, len(arrays))
+            self._check_wanted()
             done = replace(started, state="queued", arrays=tuple(queued))
             self.files.write(done)
             self.cluster.release(_mains(queued))
@@ -122,6 +132,11 @@ class _Submitting:
             raise
         return done
 
+    def _check_wanted(self) -> None:
+        """Stop when somebody has cancelled the study while it is being queued."""
+        if self.files.read().state != "queuing":
+            raise UserError(f"{self.files.study} was cancelled meanwhile. Nothing is left in the queue; submit again.")
+
     def _queue(self, number: int, array: JobArray) -> QueuedArray:
         self.files.write_array(number, array, ancestors_of(array, self.missing))
         folder = self.files
@@ -129,7 +144,7 @@ class _Submitting:
         calls = [(str(folder.study), folder.name, number, index, scratch) for index in range(len(array.elements))]
         after = needed_jobs(array, self.job_of)
         ids = self.cluster.queue(Order(folder.name, folder.jobs, array.resources, calls, after), self.profile)
-        self.job_of |= {cell.id.key: _main(ids[0]) for cell in array.cells}
+        self.job_of |= {cell.id.key: main_job(ids[0]) for cell in array.cells}
         elements = tuple(tuple(cell.id.key for cell in element) for element in array.elements)
         return QueuedArray(number, array.wave, array.resources.model_dump(exclude_none=True), tuple(ids), elements)
 
@@ -152,7 +167,7 @@ def _in_queue(folder: Path, cluster: Cluster) -> dict[str, str]:
         raise UserError(f"{error}. What is queued already is not known; try again.") from None
     alive = {job for job, state in standing.items() if not state.ended}
     places = elements_of(earlier)
-    return {key: _main(array.ids[index]) for key, (_, array, index) in places.items() if array.ids[index] in alive}
+    return {key: main_job(array.ids[index]) for key, (_, array, index) in places.items() if array.ids[index] in alive}
 
 
 def _forget_failures(cells: list[Cell], store: Store) -> None:
@@ -162,8 +177,4 @@ def _forget_failures(cells: list[Cell], store: Store) -> None:
 
 
 def _mains(arrays: list[QueuedArray]) -> list[str]:
-    return [_main(array.ids[0]) for array in arrays]
-
-
-def _main(job: str) -> str:
-    return job.partition("_")[0]
+    return [main_job(array.ids[0]) for array in arrays]

@@ -1,5 +1,6 @@
 """One try at one cell, the same under every launcher: already there, or run and commit, or say why not."""
 
+import logging
 import os
 import platform
 import time
@@ -7,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +17,15 @@ from threadpoolctl import threadpool_limits
 
 from data.hdf5 import FileRefused
 from suite.cells._context import Context
+from suite.claim import Assignment, Owner, claimed
 from suite.curvature.slq import ProbeMap, inline_map
 from suite.environment import best_device, environment
 from suite.errors import STORAGE_ERRORS, UserError
 from suite.extensions import load
 from suite.plan import Cell
 from suite.store import CellId, Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,20 +55,31 @@ def attempt(
     *,
     probe_map: ProbeMap = inline_map,
     progress: Callable[[float, str], None] | None = None,
+    assignment: Assignment | None = None,
 ) -> Outcome:
     """Run a cell whose inputs are committed, and commit its record.
 
-    What goes wrong inside the cell is an outcome, explained in the folder's logs.
+    What goes wrong inside the cell is an outcome, explained in the folder's logs. While somebody else computes the
+    same cell in the same folder (suite.claim), his record, or his failure, is waited for.
+
+    assignment: what gave the cell to this process, for a launcher that tries again after a process was lost.
 
     Raises:
         UserError: the folder takes no more files (full disk, quota, permission).
     """
     store, start = Store(folder), time.monotonic()
+    before = _log_stamp(cell, store)
+    tell = progress or (lambda *_: None)
     try:
         if store.is_committed(cell.id):
             return Outcome(cell.id, "cached", host=platform.node())
-        with _threads(cell.threads):
-            _run_and_commit(cell, store, probe_map, progress)
+        has_ended = partial(_has_ended, cell, store, before)
+        with claimed(store.claim_path(cell.id), has_ended, _telling(cell, tell), assignment) as ours:
+            if store.is_committed(cell.id):
+                return Outcome(cell.id, "cached", host=platform.node())
+            if not ours:
+                return Outcome(cell.id, "failed", f"failed elsewhere: {_last_line(store.log_path(cell.id))}")
+            return _compute(cell, store, probe_map, progress, start)
     except OSError as error:
         if error.errno in STORAGE_ERRORS:  # no cell can be committed: stop the run instead of failing one by one
             raise UserError(
@@ -73,8 +89,46 @@ def attempt(
         return _failed(cell, store, error, start)
     except Exception as error:
         return _failed(cell, store, error, start)
+
+
+def _compute(
+    cell: Cell, store: Store, probe_map: ProbeMap, progress: Callable[[float, str], None] | None, start: float
+) -> Outcome:
+    """Compute a claimed cell. A failure is written down while the claim is held: whoever waits shall find it."""
+    try:
+        with _threads(cell.threads):
+            _run_and_commit(cell, store, probe_map, progress)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+            raise
+        return _failed(cell, store, error, start)
     store.log_path(cell.id).unlink(missing_ok=True)
     return Outcome(cell.id, "done", "", time.monotonic() - start, platform.node())
+
+
+def _has_ended(cell: Cell, store: Store, before: int) -> bool:
+    """Return whether a cell has a record, or a failure that was not there before."""
+    return store.path(cell.id).exists() or _log_stamp(cell, store) not in (0, before)
+
+
+def _log_stamp(cell: Cell, store: Store) -> int:
+    try:
+        return store.log_path(cell.id).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return f"{lines[-1]} (see {log})" if lines else f"see {log}"
+
+
+def _telling(cell: Cell, progress: Callable[[float, str], None]) -> Callable[[Owner], None]:
+    def tell(owner: Owner) -> None:
+        progress(0.0, f"waits for {owner.text}")
+        log.warning("%s is computed by %s already; waiting for its record", cell.title, owner.text)
+
+    return tell
 
 
 def _failed(cell: Cell, store: Store, error: Exception, start: float) -> Outcome:

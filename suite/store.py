@@ -44,12 +44,16 @@ class Store:
         """Return the folder of what a killed attempt at the cell goes on from, there or not."""
         return self.folder / "cells" / f"{cell.name}{_CHECKPOINT}"
 
+    def claim_path(self, cell: CellId) -> Path:
+        """Return the file, without its number, by which somebody says that he computes the cell (suite.claim)."""
+        return self.folder / "cells" / f"{cell.name}.claim"
+
     def log_path(self, cell: CellId) -> Path:
         """Return the file that explains a failed attempt at the cell."""
         return self.folder / "logs" / f"{cell.name}.log"
 
     def prepare(self) -> None:
-        """Make the folders; remove what killed processes left half-written, and checkpoints of committed cells.
+        """Make the folders; remove what killed processes left half-written, and what lies beside committed cells.
 
         Raises:
             UserError: the folder cannot be made or written.
@@ -66,6 +70,9 @@ class Store:
         for checkpoint in (self.folder / "cells").glob(f"*{_CHECKPOINT}"):
             if checkpoint.with_suffix(".h5").exists():
                 shutil.rmtree(checkpoint, ignore_errors=True)
+        for claim in (self.folder / "cells").glob("*.claim-*"):
+            if claim.with_suffix(".h5").exists():
+                claim.unlink(missing_ok=True)
 
     def is_committed(self, cell: CellId) -> bool:
         """Return whether the cell is there and whole.

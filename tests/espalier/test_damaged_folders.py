@@ -130,7 +130,7 @@ def test_without_results_the_next_step_is_named(study: Path, refused: Refused) -
     assert f"{study} holds no results.h5. Run first: espalier collect {study}" in refused("report", study)
 
 
-@pytest.mark.parametrize("command", ["status", "collect", "report"])
+@pytest.mark.parametrize("command", ["status", "cancel", "collect", "report"])
 @pytest.mark.parametrize("name", ["nowhere", "file"])
 def test_a_folder_that_holds_no_study(command: str, name: str, working_folder: Path, refused: Refused) -> None:
     (working_folder / "file").write_text("")

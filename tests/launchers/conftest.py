@@ -18,8 +18,10 @@ from suite.network import ModelSpec
 from suite.networks.sources import StoredNetwork
 from suite.plan import Plan
 from suite.planner import make_plan
+from suite.store import Store
 from suite.study import read_study
 from tests.launchers import rows
+from tests.launchers.fake_slurm import FakeSlurm
 
 SMALL = (
     'methods=["lomp", "imp", "random", "dense"]',
@@ -54,6 +56,21 @@ def small_plan(data_folder: Path) -> Plan:
 def tiny_plan(data_folder: Path) -> Plan:
     """One dense cell and three that need it."""
     return make_plan(*read_study("quickstart", TINY))
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """A Slurm of a few lines, on the PATH."""
+    found = FakeSlurm(tmp_path / "cluster")
+    monkeypatch.setenv("PATH", f"{found.bin}:{os.environ['PATH']}")
+    return found
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """An empty study's folder."""
+    Store(tmp_path / "study").prepare()
+    return tmp_path / "study"
 
 
 @pytest.fixture(scope="session")

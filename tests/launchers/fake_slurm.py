@@ -40,10 +40,10 @@ elif command == "scontrol" and words[0] == "show":
 elif command == "scontrol":
     for name in jobs:
         if name.partition("_")[0] in words[1].split(","):
-            jobs[name]["why"] = "Priority"
+            jobs[name]["why"] = "Dependency" if "dependency" in jobs[name]["flags"] else "Priority"
 elif command == "scancel":
     for name in jobs:
-        if name.partition("_")[0] in words:
+        if name.partition("_")[0] in words and jobs[name]["state"] in ("PENDING", "RUNNING"):
             jobs[name]["state"] = "CANCELLED"
 elif command == "squeue":
     for name, job in jobs.items():

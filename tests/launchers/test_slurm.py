@@ -22,19 +22,6 @@ from tests.launchers.fake_slurm import FakeSlurm
 PROFILE = Profile(time_min=20, memory_gib=0.5, cells_per_job=2)
 
 
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    found = FakeSlurm(tmp_path / "cluster")
-    monkeypatch.setenv("PATH", f"{found.bin}:{os.environ['PATH']}")
-    return found
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    Store(tmp_path / "study").prepare()
-    return tmp_path / "study"
-
-
 def watched(plan: Plan, folder: Path, sleep: Callable[[float], None]) -> tuple[list[Any], list[Event]]:
     events: list[Event] = []
     watch = Watch(plan, folder, SlurmCluster(), events.append, settle_s=0, sleep=sleep)

@@ -16,7 +16,8 @@ from launchers._slurm_cluster import SlurmCluster
 from launchers._submission import submissions
 from launchers._watch import Watch
 from suite.attempt import Outcome
-from suite.plan import Plan, make_plan
+from suite.plan import Plan
+from suite.planner import make_plan
 from suite.store import Store
 from suite.study import read_study
 

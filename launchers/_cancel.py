@@ -1,0 +1,103 @@
+"""Take the jobs of a study out of the queue, all of them, and wait until none is left."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from launchers._slurm_cluster import Cluster, SlurmFailed
+from launchers._submission import Submission, SubmissionFolder, all_submissions, main_job
+from suite.errors import UserError
+from suite.plan import Cell, Plan
+from suite.store import Store
+
+SHORTEST_S, LONGEST_S, SLOWER = 0.5, 10.0, 1.3  # between two looks at jobs that are ending
+MAX_REFUSALS = 3  # scancel also complains of a job that ended a moment ago
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What was taken back: jobs (elements of arrays), and the cells that they had not committed."""
+
+    jobs: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+def cancel(
+    plan: Plan,
+    folder: Path,
+    cluster: Cluster,
+    told: Callable[[int], None] = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Cancelled:
+    """Cancel every job of a study's submissions, and return when none is left.
+
+    Jobs are found by their submissions' names, which are random, never by numbers in a file: numbers begin again when
+    a controller is set up anew. A submission that is being queued is told first, so that it queues nothing more.
+
+    Args:
+        plan: the study's.
+        folder: the study's.
+        cluster: where it was submitted.
+        told: called with the number of jobs that are left, at every look.
+        sleep: waits between looks.
+
+    Raises:
+        UserError: Slurm does not answer, or does not let this user cancel.
+
+    Cost: one squeue per look, from half a second to ten between them, and one scancel as a rule.
+    """
+    submitted = all_submissions(folder)
+    for each in submitted:
+        if each.state == "queuing":
+            _write_cancelled(folder, each)
+    try:
+        jobs = _empty_queue([each.name for each in submitted], cluster, told, sleep) if submitted else set()
+    except SlurmFailed as error:
+        raise UserError(f"{error}. Jobs may be left in the queue; run the same command again.") from None
+    return Cancelled(tuple(sorted(jobs)), _taken_back(plan, folder, submitted, jobs))
+
+
+def _empty_queue(
+    names: Sequence[str], cluster: Cluster, told: Callable[[int], None], sleep: Callable[[float], None]
+) -> set[str]:
+    """Return the jobs that were cancelled, once all are gone."""
+    seen: set[str] = set()
+    asked: set[str] = set()
+    refusals, pause_s = 0, SHORTEST_S
+    while alive := {job for job, state in cluster.standing(names).items() if not state.ended}:
+        seen |= alive
+        told(len(alive))
+        wanted = {main_job(job) for job in alive - asked}
+        try:
+            if wanted:
+                cluster.withdraw(sorted(wanted, key=int))
+            asked |= alive
+        except SlurmFailed:
+            refusals += 1
+            if refusals == MAX_REFUSALS:
+                raise
+        sleep(pause_s)
+        pause_s = min(LONGEST_S, SLOWER * pause_s)
+    return seen
+
+
+def _taken_back(plan: Plan, folder: Path, submitted: Sequence[Submission], jobs: set[str]) -> tuple[Cell, ...]:
+    """Mark the submissions that lost jobs; return the cells that those jobs held and that have no record."""
+    keys: set[str] = set()
+    untold = jobs - {job for each in submitted for array in each.arrays for job in array.ids}
+    for each in submitted:
+        held = {key for key, array, index in each.holders() if array.ids[index] in jobs}
+        if untold and not each.arrays:  # cancelled while it was queued: no file tells which job holds what
+            held = SubmissionFolder(folder, each.name).keys()
+        if held and each.state != "withdrawn":
+            _write_cancelled(folder, each)
+        keys |= held
+    store = Store(folder)
+    return tuple(cell for cell in plan.cells if cell.id.key in keys and not store.path(cell.id).exists())
+
+
+def _write_cancelled(folder: Path, submission: Submission) -> None:
+    with suppress(PermissionError):  # the folder of a colleague: it is Slurm that says whose jobs these are
+        SubmissionFolder(folder, submission.name).write(replace(submission, state="cancelled"))

@@ -1,0 +1,66 @@
+"""What is tried again: cells that failed or were lost, what they need, and what waits for them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from suite.errors import UserError
+from suite.plan import Cell, Plan
+from suite.progress import Standing
+
+IN_QUEUE = ("running", "queued", "waiting")
+
+
+def plan_again(
+    plan: Plan, found: Sequence[Standing], named: Sequence[Cell], *, only: bool = False, queue: bool = True
+) -> Plan:
+    """Return the part of a plan that a retry runs.
+
+    Args:
+        plan: the study's.
+        found: how its cells stand, in the plan's order.
+        named: cells to try again; none means all that failed or were lost.
+        only: leave out the cells that wait for those.
+        queue: whether cells in the queue need not be run for those that wait for them: not where there is none.
+
+    Returns:
+        The plan with these cells, inputs of theirs that have no record, and committed inputs; no cell if none failed.
+
+    Raises:
+        UserError: a named cell is done, or in the queue.
+    """
+    states = {cell.id.key: standing for cell, standing in zip(plan.cells, found, strict=True)}
+    for cell in named:
+        _check_open(cell, states[cell.id.key], queue)
+    there = {key for key, each in states.items() if each.state == "done" or (queue and each.state in IN_QUEUE)}
+    wanted = named or [cell for cell in plan.cells if states[cell.id.key].state in ("failed", "lost")]
+    chosen = _with_inputs(plan, {cell.id.key for cell in wanted}, there)
+    if not only:
+        _add_dependants(plan, chosen, there)
+    inputs = {up.key for cell in plan.cells if cell.id.key in chosen for up in cell.inputs.values()}
+    return replace(plan, cells=tuple(cell for cell in plan.cells if cell.id.key in chosen | inputs))
+
+
+def _check_open(cell: Cell, standing: Standing, queue: bool) -> None:
+    if standing.state == "done":
+        raise UserError(f"{cell.id.name} is done. Expected: a cell that failed or is missing; see espalier status.")
+    if queue and standing.state in IN_QUEUE:
+        raise UserError(
+            f"{cell.id.name} is {standing.state}, job {standing.job}. Expected: a cell that is in no queue."
+        )
+
+
+def _with_inputs(plan: Plan, keys: set[str], there: set[str]) -> set[str]:
+    """Return the cells and all that they need and that is not there: inputs come before what needs them."""
+    chosen = set(keys)
+    for cell in reversed(plan.cells):
+        if cell.id.key in chosen:
+            chosen |= {up.key for up in cell.inputs.values()} - there
+    return chosen
+
+
+def _add_dependants(plan: Plan, chosen: set[str], there: set[str]) -> None:
+    """Add the cells that wait for chosen ones and for nothing else that is missing."""
+    for cell in plan.cells:
+        needed = {up.key for up in cell.inputs.values()}
+        if cell.id.key not in there and needed & chosen and needed <= chosen | there:
+            chosen.add(cell.id.key)
