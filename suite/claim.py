@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+
+from data.hdf5 import temporary_name
 
 HEARTBEAT_S = 30.0
 # NFS clients may believe old attributes for a minute, and a busy process or file server may miss a few beats.
@@ -204,7 +205,7 @@ def _server_time_s(folder: Path) -> float:
 
     A folder's own time would do, but touching it takes more than the right to write into it.
     """
-    probe = folder / f".tmp-claim-{secrets.token_hex(8)}"
+    probe = folder / temporary_name("clock")
     try:
         descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError:

@@ -1,6 +1,6 @@
 """How every HDF5 file of espalier is written and read: sealed, committed in one step, guarded against strangers."""
 
-from data.hdf5.commit import commit_bytes, sweep
+from data.hdf5.commit import commit_bytes, sweep, temporary_name
 from data.hdf5.content import (
     read_array,
     read_attribute,
@@ -29,6 +29,7 @@ __all__ = [
     "refuse_hostile",
     "sealed_image",
     "sweep",
+    "temporary_name",
     "verify_seal",
     "write_array",
     "write_sealed",

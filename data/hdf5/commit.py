@@ -27,7 +27,7 @@ def commit_bytes(path: Path, content: bytes) -> None:
         OSError: disk full (ENOSPC), over quota (EDQUOT), no permission. The old file is untouched and the temporary
             file is removed; only a killed process leaves its temporary file behind, for `sweep`.
     """
-    temporary = path.with_name(_temporary_name(path.name))
+    temporary = path.with_name(temporary_name(path.name))
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
@@ -65,7 +65,8 @@ def sweep(folder: Path) -> int:
     return num_removed
 
 
-def _temporary_name(name: str) -> str:
+def temporary_name(name: str) -> str:
+    """Return a name that nobody else gives, of a file that `sweep` removes when this process is gone."""
     return f".tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}-{name}"
 
 
