@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from suite.plan import Cell
     from suite.planner import Planner
 
-VERSION = 3  # batches are as large as the measured memory plan allows
+VERSION = 4  # re-orthogonalised once where that is enough
 SHARDED = False
 PRIORITY = 4
 

@@ -1,7 +1,8 @@
 """Where the Krylov basis of a Lanczos run lies: beside the vectors, in host memory, or with fewer bits per number.
 
 A basis is as many vectors as there are Lanczos steps: 23.7 million weights, 128 steps and float32 are 12 GB. It is read
-twice per step and written once, so it may lie elsewhere, or coarser, than the two vectors the recurrence works on.
+twice per step, rarely four times, and written once, so it may lie elsewhere, or coarser, than the two vectors the
+recurrence works on.
 """
 
 import logging
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from suite.curvature.reductions import norm
 
 logger = logging.getLogger(__name__)
 
@@ -117,30 +120,43 @@ class KrylovBasis:
         grown[: self.num_rows] = self._rows[: self.num_rows]
         self._rows = grown
 
-    def append(self, vector: Tensor) -> None:
-        """Add one unit vector, rounded to the placement's type."""
+    def append(self, vector: Tensor, length: float = 1.0) -> None:
+        """Add a vector of that length as one of length 1, rounded to the placement's type."""
         self.reserve(self.num_rows + 1)
-        if self._scale == 1.0:
-            self._rows[self.num_rows] = vector
+        row = self._rows[self.num_rows]
+        if self.placement == Placement(vector.device, vector.dtype):
+            torch.div(vector, length, out=row)  # long vectors: memory of its own for the quotient costs more than it
         else:
-            self._rows[self.num_rows] = self._scale * vector
+            row.copy_(self._scale * (vector / length))
         self.num_rows += 1
 
-    def orthogonalise(self, residual: Tensor) -> Tensor:
-        """Remove from residual its part in the span of all rows, in place; twice is enough (Kahan, Parlett).
+    def orthogonalise(self, residual: Tensor) -> float:
+        """Remove from residual its part in the span of all rows, in place, and return the length of what is left.
 
-        Each time two products with the whole matrix. A coarse basis leaves per row a part of about its rounding over
-        sqrt(dim), because roundings of different entries are independent.
+        Once or twice: twice is enough (Kahan, Parlett), and once is where more is left than was removed, because what
+        a pass leaves in the span is a rounding of what it began with. Each pass is two products with the whole matrix.
+        A coarse basis leaves per row a part of about its rounding over sqrt(dim), because roundings of different
+        entries are independent.
+
+        Source: Daniel, Gragg, Kaufman and Stewart (1976), "Reorthogonalization and stable algorithms for updating the
+            Gram-Schmidt QR factorization", Mathematics of Computation 30.
         """
-        rows = self._rows[: self.num_rows]
-        for _ in range(2):
-            if self.placement == Placement(residual.device, residual.dtype):
-                residual.addmv_(rows.T, rows @ residual, alpha=-1.0)
-            else:
-                self._subtract_elsewhere(rows, residual)
-        return residual
+        removed, left = self._remove(residual), norm(residual)
+        if not removed <= left:
+            self._remove(residual)
+            left = norm(residual)
+        return left
 
-    def _subtract_elsewhere(self, rows: Tensor, residual: Tensor) -> None:
+    def _remove(self, residual: Tensor) -> float:
+        """Remove it once; return the length of what was removed."""
+        rows = self._rows[: self.num_rows]
+        if self.placement == Placement(residual.device, residual.dtype):
+            parts = rows @ residual
+            residual.addmv_(rows.T, parts, alpha=-1.0)
+            return norm(parts)
+        return self._remove_elsewhere(rows, residual)
+
+    def _remove_elsewhere(self, rows: Tensor, residual: Tensor) -> float:
         """Widen a few rows at a time where they lie, so that sums are formed in the vectors' own type."""
         here = residual.to(rows.device)
         total = torch.zeros_like(here)
@@ -148,6 +164,7 @@ class KrylovBasis:
             wide = rows[begin : begin + _ROWS_AT_ONCE].to(here.dtype)
             total.addmv_(wide.T, wide @ here)
         residual.sub_(total.to(residual.device), alpha=1.0 / self._scale**2)
+        return norm(total) / self._scale**2
 
     @property
     def num_bytes(self) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from suite.curvature.basis import KrylovBasis, Placement
+from suite.curvature.reductions import dot, norm
 
 Matvec = Callable[[Tensor], Tensor]
 Progress = Callable[[int, int], None]  # done, total
@@ -172,26 +173,21 @@ class LanczosRun:
         product = matvec(first)
         single = self.num_lanczos_steps == 1 or self.basis.num_rows == 1
         residual = self._pending if single else self._residual_norms[0] * self.basis.vector(1, self._pending)
-        return _norm(product - self._diagonal[0] * first - residual) <= _SAME_PRODUCT * _norm(product)
+        return norm(product - self._diagonal[0] * first - residual) <= _SAME_PRODUCT * norm(product)
 
     def _step(self, matvec: Matvec) -> bool:
         """Take one step and return whether its product was finite."""
         last = self._last_vector() if self._diagonal else None
-        current = self._pending / (self._residual_norms[-1] if self._residual_norms else self.start_norm)
-        self.basis.append(current)
-        if self._exact_basis:
-            current = self.basis.row(self.num_lanczos_steps)
+        length = self._residual_norms[-1] if self._residual_norms else self.start_norm
+        self.basis.append(self._pending, length)
+        current = self.basis.row(self.num_lanczos_steps) if self._exact_basis else self._pending / length
         product = matvec(current)
-        if not bool(torch.isfinite(product).all()):
-            self.status = "nonfinite"
-            return False
-        centre = _dot(current, product)
-        residual = product - centre * current
+        centre = dot(current, product)
+        residual = torch.add(product, current, alpha=-centre)
         if last is not None:
-            residual -= self._residual_norms[-1] * last
-        self.basis.orthogonalise(residual)
-        residual_norm = _norm(residual)
-        if not math.isfinite(residual_norm):
+            residual.add_(last, alpha=-self._residual_norms[-1])
+        residual_norm = self.basis.orthogonalise(residual)
+        if not (math.isfinite(centre) and math.isfinite(residual_norm)):  # as soon as one entry of the product is not
             self.status = "nonfinite"
             return False
         self._diagonal.append(centre)
@@ -218,8 +214,8 @@ def lanczos(
 ) -> Tridiagonal:
     """Tridiagonalise a symmetric operator on the Krylov space of one start vector.
 
-    Full re-orthogonalisation, done twice per step. Ends early when the Krylov space is exhausted, or when a product
-    is not finite: that is an outcome (`status`), not an error.
+    Full re-orthogonalisation, twice where once is not enough. Ends early when the Krylov space is exhausted, or when a
+    product is not finite: that is an outcome (`status`), not an error.
 
     Args:
         matvec: v -> A v, shape (dim,) to (dim,), A symmetric. Called once per step.
@@ -270,15 +266,7 @@ def _checked_dim(start: Tensor) -> int:
 
 def _checked_norm(start: Tensor) -> float:
     _checked_dim(start)
-    start_norm = _norm(start)
+    start_norm = norm(start)
     if not (math.isfinite(start_norm) and start_norm > 0.0):
         raise ValueError(f"start has length {start_norm}. Expected: a finite vector that is not zero.")
     return start_norm
-
-
-def _dot(first: Tensor, second: Tensor) -> float:
-    return float(torch.dot(first.double(), second.double()))
-
-
-def _norm(vector: Tensor) -> float:
-    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))

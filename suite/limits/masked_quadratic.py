@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from suite.curvature.operators import SymmetricOperator
+from suite.curvature.reductions import dot, norm
 from suite.limits.estimate import check_loss_tolerance
 from suite.limits.removal import MagnitudeOrder
 
@@ -211,8 +212,8 @@ class _MaskedProblem:
         """Evaluate the loss and its gradient at a step by a product of their own."""
         displacement = self.removal + step
         (product,) = self.products(displacement)
-        loss = 0.5 * _dot(displacement, product) + 0.5 * self.damping * _dot(step, step)
-        gradient = _norm(self.kept_product(step, product))
+        loss = 0.5 * dot(displacement, product) + 0.5 * self.damping * dot(step, step)
+        gradient = norm(self.kept_product(step, product))
         residual = gradient / self.right_side_norm if gradient > 0.0 else 0.0
         if status == "nonfinite" or not math.isfinite(loss):
             loss, residual, status = math.nan, math.nan, "nonfinite"
@@ -226,26 +227,26 @@ def _conjugate_gradients(
     has_start = bool(step.any())
     opening = problem.products(problem.removal, step) if has_start else problem.products(problem.removal)
     residual = -problem.kept * opening[0]
-    problem.right_side_norm = _norm(residual)
+    problem.right_side_norm = norm(residual)
     if has_start:
         product = problem.kept_product(step, opening[1])
-        slope, curvature = _dot(residual, step), _dot(step, product)
+        slope, curvature = dot(residual, step), dot(step, product)
         multiple = slope / curvature if curvature > 0.0 else 0.0
         step, residual = multiple * step, residual - multiple * product
-    direction, squared_norm = residual, _dot(residual, residual)
+    direction, squared_norm = residual, dot(residual, residual)
     best, smallest = step, squared_norm
     while not math.sqrt(squared_norm) <= max_residual * problem.right_side_norm:
         if problem.num_matvecs + 1 >= max_matvecs:
             return best, "max_matvecs"
         product = problem.kept_product(direction, *problem.products(direction))
-        curvature = _dot(direction, product)
+        curvature = dot(direction, product)
         if not math.isfinite(curvature):
             return best, "nonfinite"
         if curvature <= 0.0:
             return best, "negative_curvature"
         length = squared_norm / curvature
         step, residual = step + length * direction, residual - length * product
-        previous, squared_norm = squared_norm, _dot(residual, residual)
+        previous, squared_norm = squared_norm, dot(residual, residual)
         direction = residual + (squared_norm / previous) * direction
         if squared_norm < smallest:
             best, smallest = step, squared_norm
@@ -277,14 +278,6 @@ def _bracket(excess: Callable[[int], float], start: int, lowest: int, highest: i
 def _zero_crossing(first: float, second: float) -> float:
     """Return where the line from first <= 0 to second > 0 crosses zero, as a fraction of the way."""
     return first / (first - second) if math.isfinite(first) and math.isfinite(second) else 0.5
-
-
-def _dot(first: Tensor, second: Tensor) -> float:
-    return float(torch.dot(first, second))
-
-
-def _norm(vector: Tensor) -> float:
-    return float(torch.linalg.vector_norm(vector))
 
 
 def _check(

@@ -33,15 +33,30 @@ def test_a_grown_basis_holds_its_rows():
 
 def test_what_is_left_is_orthogonal_to_all_rows():
     rows, vector = _rows(40, 60), torch.ones(60, dtype=torch.float64)
-    left = _filled(rows, Placement(CPU, torch.float64)).orthogonalise(vector.clone())
+    left = vector.clone()
+    length = _filled(rows, Placement(CPU, torch.float64)).orthogonalise(left)
+    assert length == pytest.approx(float(left.norm()), rel=1e-14)
     np.testing.assert_allclose((rows @ left).numpy(), 0.0, atol=1e-14)
     torch.testing.assert_close(left, vector - rows.T @ (rows @ vector))
+
+
+@pytest.mark.parametrize(("outside", "passes"), [(2.0, 1), (0.5, 2), (1e-6, 2)])
+def test_a_second_pass_where_most_was_removed(outside, passes, monkeypatch):
+    rows = _rows(41, 60)
+    inside, across = rows[:40].T @ torch.full((40,), 40**-0.5, dtype=torch.float64), rows[40]
+    basis, left = _filled(rows[:40], Placement(CPU, torch.float64)), inside + outside * across
+    done, remove = [], basis._remove
+    monkeypatch.setattr(basis, "_remove", lambda residual: (done.append(1), remove(residual))[1])
+    assert basis.orthogonalise(left) == pytest.approx(outside, rel=1e-8)
+    assert len(done) == passes
+    np.testing.assert_allclose((rows[:40] @ left).numpy() / outside, 0.0, atol=1e-14)
 
 
 def test_a_rounded_basis_leaves_its_rounding_over_the_root_of_the_dimension():
     rows = _rows(30, 20_000)
     vector = torch.randn(20_000, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    left = _filled(rows, Placement(CPU, torch.float16)).orthogonalise(vector.clone())
+    left = vector.clone()
+    _filled(rows, Placement(CPU, torch.float16)).orthogonalise(left)
     assert float((rows @ left).abs().max() / vector.norm()) < 4 * 2**-11 / 20_000**0.5
 
 
