@@ -15,7 +15,7 @@ def test_sums_are_as_exact_as_float64(dim, dtype):
     scale = math.fsum(abs(each) for each in products)
     assert abs(dot(first, second) - math.fsum(products)) <= 1e-14 * scale
     squared = math.fsum(one * one for one in first.tolist())
-    assert norm(first) == pytest.approx(math.sqrt(squared), rel=1e-12)
+    assert norm(first) == pytest.approx(math.sqrt(squared), rel=1e-14)
 
 
 def test_small_parts_of_a_long_sum_are_not_lost():
@@ -33,5 +33,5 @@ def test_an_entry_that_is_not_finite_shows(entry):
 
 
 def test_vectors_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="65536 and 65537 entries"):
         dot(torch.ones(2**16), torch.ones(2**16 + 1))
