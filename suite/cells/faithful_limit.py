@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from suite.plan import Cell
     from suite.planner import Planner
 
-VERSION = 4  # re-orthogonalised once where that is enough
+VERSION = 5  # re-orthogonalised once where that is enough, rows of the basis in blocks
 SHARDED = False
 PRIORITY = 4
 

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 # Of a device's memory; the rest is for the network, its activations and the second backward pass. A guess.
 _SHARE_OF_MEMORY = 0.5
-_ROWS_AT_ONCE = 8  # of a rounded basis, widened for one product
+BLOCK_ROWS = 8  # allocated together; of a rounded basis, widened together
 _HALF = torch.float16
 
 
@@ -67,7 +67,7 @@ def choose_placement(
         return here
     room = room_bytes(device) if device_bytes is None else device_bytes
     host_room = _host_room_bytes() if host_bytes is None else host_bytes
-    needed = dim * num_rows * dtype.itemsize
+    needed = dim * rows_reserved(num_rows) * dtype.itemsize
     if needed <= room:
         return here
     chosen = Placement(torch.device("cpu"), dtype) if needed <= host_room else Placement(device, _HALF)
@@ -92,38 +92,39 @@ def _host_room_bytes() -> float:
 
 
 class KrylovBasis:
-    """Orthonormal vectors as the rows of one contiguous matrix that grows in place.
+    """Orthonormal vectors as the rows of a matrix that grows in place, BLOCK_ROWS at a time: no row is ever copied.
 
     Args:
         dim: length of the vectors.
         placement: where it lies.
         rows: storage to use instead of its own, shape (n, dim); it cannot grow.
 
-    Cost: dim numbers per row, for a moment twice as many when it grows; a row is copied four times on the average.
+    Cost: dim numbers per row, in whole blocks.
     """
 
     def __init__(self, dim: int, placement: Placement, rows: Tensor | None = None) -> None:
         self.placement = placement
         self.num_rows = 0
+        self._dim = dim
         self._own = rows is None
-        self._rows = torch.empty((0, dim), dtype=placement.dtype, device=placement.device) if rows is None else rows
+        # Blocks lie where they lie however the basis grew, so that sums over rows are formed in one order.
+        self._blocks: list[Tensor] = [] if rows is None else list(torch.split(rows, BLOCK_ROWS))
         self._scale = dim**0.5 if placement.dtype == _HALF else 1.0
 
     def reserve(self, num_rows: int) -> None:
-        """Make room for num_rows rows in all: the exact number first, later at least a quarter more than there was."""
-        capacity = self._rows.shape[0]
-        if num_rows <= capacity:
-            return
-        if not self._own:
+        """Make room for num_rows rows in all."""
+        capacity = sum(len(block) for block in self._blocks)
+        if num_rows > capacity and not self._own:
             raise ValueError(f"basis has {capacity} rows, {num_rows} are needed. Expected: at least as many.")
-        grown = self._rows.new_empty((max(num_rows, capacity + capacity // 4), self._rows.shape[1]))
-        grown[: self.num_rows] = self._rows[: self.num_rows]
-        self._rows = grown
+        for _ in range(capacity, num_rows, BLOCK_ROWS):
+            self._blocks.append(
+                torch.empty((BLOCK_ROWS, self._dim), dtype=self.placement.dtype, device=self.placement.device)
+            )
 
     def append(self, vector: Tensor, length: float = 1.0) -> None:
         """Add a vector of that length as one of length 1, rounded to the placement's type."""
         self.reserve(self.num_rows + 1)
-        row = self._rows[self.num_rows]
+        row = self._blocks[self.num_rows // BLOCK_ROWS][self.num_rows % BLOCK_ROWS]
         if self.placement == Placement(vector.device, vector.dtype):
             torch.div(vector, length, out=row)  # long vectors: memory of its own for the quotient costs more than it
         else:
@@ -149,50 +150,63 @@ class KrylovBasis:
 
     def _remove(self, residual: Tensor) -> float:
         """Remove it once; return the length of what was removed."""
-        rows = self._rows[: self.num_rows]
         if self.placement == Placement(residual.device, residual.dtype):
-            parts = rows @ residual
-            residual.addmv_(rows.T, parts, alpha=-1.0)
+            parts = torch.cat([block @ residual for block in self._filled()])
+            for block, part in zip(self._filled(), torch.split(parts, BLOCK_ROWS), strict=True):
+                residual.addmv_(block.T, part, alpha=-1.0)
             return norm(parts)
-        return self._remove_elsewhere(rows, residual)
+        return self._remove_elsewhere(residual)
 
-    def _remove_elsewhere(self, rows: Tensor, residual: Tensor) -> float:
-        """Widen a few rows at a time where they lie, so that sums are formed in the vectors' own type."""
-        here = residual.to(rows.device)
+    def _remove_elsewhere(self, residual: Tensor) -> float:
+        """Widen one block at a time where it lies, so that sums are formed in the vectors' own type."""
+        here = residual.to(self.placement.device)
         total = torch.zeros_like(here)
-        for begin in range(0, len(rows), _ROWS_AT_ONCE):
-            wide = rows[begin : begin + _ROWS_AT_ONCE].to(here.dtype)
+        for block in self._filled():
+            wide = block.to(here.dtype)
             total.addmv_(wide.T, wide @ here)
         residual.sub_(total.to(residual.device), alpha=1.0 / self._scale**2)
         return norm(total) / self._scale**2
 
+    def _filled(self) -> list[Tensor]:
+        """Return the blocks without the rows that are not there yet."""
+        begins = range(0, self.num_rows, BLOCK_ROWS)
+        return [block[: self.num_rows - begin] for begin, block in zip(begins, self._blocks, strict=False)]
+
     @property
     def num_bytes(self) -> int:
         """Return what it takes where it was placed: nothing while it is parked."""
-        return 0 if self._rows.device != self.placement.device else self._rows.numel() * self._rows.element_size()
+        return sum(block.nbytes for block in self._blocks if block.device == self.placement.device)
 
     def park(self) -> None:
         """Move the rows to host memory until `unpark`; the numbers stay the same."""
-        self._rows = self._rows.cpu()
+        self._blocks = [block.cpu() for block in self._blocks]
 
     def unpark(self) -> None:
         """Move the rows back to their place."""
-        self._rows = self._rows.to(self.placement.device)
+        self._blocks = [block.to(self.placement.device) for block in self._blocks]
 
     def row(self, index: int) -> Tensor:
         """Return one vector as it is stored, in the placement's type and scale, shape (dim,)."""
-        return self._rows[: self.num_rows][index]
+        index = range(self.num_rows)[index]
+        return self._blocks[index // BLOCK_ROWS][index % BLOCK_ROWS]
 
     def vector(self, index: int, like: Tensor) -> Tensor:
         """Return one vector at length 1, in the type and on the device of another tensor."""
         return self.row(index).to(like.device, like.dtype) / self._scale
 
     def stored(self, begin: int, end: int) -> Tensor:
-        """Return rows begin to end as they are stored, shape (end - begin, dim), on the CPU; a view where it can be."""
-        return self._rows[begin:end].cpu()
+        """Return rows begin to end as they are stored, shape (end - begin, dim), on the CPU."""
+        rows = [self.row(index) for index in range(begin, end)]
+        return torch.stack(rows).cpu() if rows else torch.empty((0, self._dim), dtype=self.placement.dtype)
 
     def restore(self, rows: Tensor) -> None:
         """Append rows that `stored` gave."""
         self.reserve(self.num_rows + len(rows))
-        self._rows[self.num_rows : self.num_rows + len(rows)] = rows.to(self._rows.device)
-        self.num_rows += len(rows)
+        for row in rows:
+            self._blocks[self.num_rows // BLOCK_ROWS][self.num_rows % BLOCK_ROWS] = row
+            self.num_rows += 1
+
+
+def rows_reserved(num_rows: int) -> int:
+    """Return how many rows a basis of num_rows vectors takes."""
+    return -(-num_rows // BLOCK_ROWS) * BLOCK_ROWS

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from data.hdf5 import refusal
+from suite.curvature.basis import rows_reserved
 from suite.curvature.lanczos import LanczosRun, check_num_lanczos_steps
 from suite.curvature.memory import basis_placement, basis_room_bytes, say_plan
 from suite.curvature.operators import SymmetricOperator
@@ -92,13 +93,13 @@ class GrowingRuns:
                 )
         if run is None:
             run = LanczosRun(start_vector(request, self.operator), placement=self._placement)
-        self._make_room(run)
+        self._make_room(run, request.num_lanczos_steps)
         self._runs[request.name] = run
         return run
 
-    def _make_room(self, run: LanczosRun) -> None:
+    def _make_room(self, run: LanczosRun, num_rows: int) -> None:
         """Bring the basis of the run to go on with to its place, those of the others out of the way if need be."""
-        room = basis_room_bytes(self.operator) - run.basis.num_bytes
+        room = basis_room_bytes(self.operator) - rows_reserved(num_rows) * run.dim * self._placement.dtype.itemsize
         for other in reversed(self._runs.values()):
             room -= other.basis.num_bytes
             if room < 0:
@@ -176,10 +177,16 @@ class KeepingMap(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let all runs go; the map may be used again."""
+        ...
+
 
 @contextmanager
 def kept_runs(probe_map: ProbeMap, folder: Path | None) -> Iterator[ProbeMap]:
     """Yield the map as one that keeps its runs: for a search, which asks for the same runs with more and more steps.
+
+    In the end the runs, which hold operators and bases, are let go of, wherever they were kept.
 
     Args:
         probe_map: inline_map, or one that can be told; any other is yielded as it is, which costs time alone.
@@ -188,5 +195,7 @@ def kept_runs(probe_map: ProbeMap, folder: Path | None) -> Iterator[ProbeMap]:
     if probe_map is inline_map:
         with growing_inline_map(folder) as growing:
             yield growing
-    else:
-        yield probe_map.kept(folder) if isinstance(probe_map, KeepingMap) else probe_map
+        return
+    yield probe_map.kept(folder) if isinstance(probe_map, KeepingMap) else probe_map
+    if isinstance(probe_map, KeepingMap | GrowingInlineMap):
+        probe_map.close()

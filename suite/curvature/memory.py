@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from suite.curvature.allocation import Growth, Peak, live_bytes
-from suite.curvature.basis import Placement, choose_placement, room_bytes
+from suite.curvature.basis import Placement, choose_placement, room_bytes, rows_reserved
 from suite.curvature.lanczos import LanczosRun
 from suite.curvature.loss import LossOperator
 from suite.curvature.operators import SymmetricOperator
@@ -39,7 +39,7 @@ class BasisPlan:
         num_rows: Lanczos steps of each.
         num_runs: held at once.
         placement: of all.
-        bytes_each: of one, num_rows * dim numbers of the placement's type.
+        bytes_each: of one, rows_reserved(num_rows) * dim numbers of the placement's type.
         num_resident: how many lie in their place at once; the others wait in host memory.
     """
 
@@ -128,7 +128,7 @@ class MemoryPlan:
 
     def with_basis(self, placement: Placement, num_rows: int, num_runs: int = 1) -> "MemoryPlan":
         """Return the plan of so many runs of so many steps; those that do not fit beside the latest wait elsewhere."""
-        each = num_rows * self.dim * placement.dtype.itemsize
+        each = rows_reserved(num_rows) * self.dim * placement.dtype.itemsize
         fitting = self.basis_room_bytes // each if placement.device.type != "cpu" else num_runs
         resident = int(min(num_runs, max(1, fitting)))
         return replace(self, basis=BasisPlan(num_rows, num_runs, placement, each, resident))
@@ -279,4 +279,6 @@ class _Trials:
         def steps() -> None:
             LanczosRun(start.to(trial.device, copy=True), basis=rows).extend_to(trial.matvec, len(rows))
 
+        if trial.device.type == "cuda":
+            steps()  # libraries allocate workspaces at their first use, and keep them
         return live_bytes(steps, trial.device)

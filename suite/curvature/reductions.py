@@ -18,7 +18,8 @@ def dot(first: Tensor, second: Tensor) -> float:
     """
     if len(first) != len(second):
         raise ValueError(f"vectors have {len(first)} and {len(second)} entries. Expected: equal numbers.")
-    if first.device.type != "cpu":
+    first, second = first.detach(), second.detach()
+    if first.device.type != "cpu" or torch.bfloat16 in (first.dtype, second.dtype):
         return float(torch.dot(first.double(), second.double()))
     return float(np.einsum("i,i->", first.numpy(), second.numpy(), dtype=np.float64))
 

@@ -69,7 +69,8 @@ def save_run(run: LanczosRun, folder: Path, identity: str) -> None:
     write_sealed(folder / _STATE, build)
     named = {piece["name"] for piece in [*pieces, vectors]}
     for path in folder.glob("*.bin"):
-        if path.name not in named:
+        # A copy of this run on another worker may be further, and names rows that come after these.
+        if path.name not in named and int(path.stem.rpartition("-")[2]) <= run.basis.num_rows:
             path.unlink()
 
 

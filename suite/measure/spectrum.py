@@ -1,7 +1,7 @@
 """The Hessian spectrum of a network that a user brings: with a fixed effort, or as well as a limit needs it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,13 +152,18 @@ def _rows(operator: SymmetricOperator, network: Network, seed: int, progress: Pr
     watched = WatchedOperator(operator, "rows of the Hessian", number, progress)
     rows = sample_row_norms(watched, weights, seed, num_percentiles=number)
     return {
-        **rows.summary(),
+        **{name: value if math.isfinite(value) else None for name, value in rows.summary().items()},
         "num_matvecs": rows.norms.num_matvecs,
         "index": rows.norms.rows.tolist(),
         "magnitude": rows.magnitudes.tolist(),
-        "l1_norm": rows.norms.l1_norms.tolist(),
-        "diagonal": rows.norms.diagonal.tolist(),
+        "l1_norm": _finite(rows.norms.l1_norms),
+        "diagonal": _finite(rows.norms.diagonal),
     }
+
+
+def _finite(values: Iterable[float]) -> list[float | None]:
+    """Return numbers as JSON knows them: None for those that are none."""
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def _long_lists_last(values: dict[str, Any]) -> dict[str, Any]:

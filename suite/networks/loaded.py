@@ -62,8 +62,16 @@ class Network:
         may_keep_graphs: from product to product, where they fit: the same bits in less time.
 
         Raises:
-            UserError: there are more parts than examples.
+            UserError: there are more parts than examples, or the network has no fixed Hessian; its module is named.
         """
+        try:
+            return self._hessian(dtype, split, shard, operands, may_keep_graphs)
+        except ValueError as error:  # whatever is wrong with a network is its owner's to mend
+            raise UserError(str(error)) from error
+
+    def _hessian(
+        self, dtype: str, split: str, shard: tuple[int, int], operands: Operands, may_keep_graphs: bool
+    ) -> HessianOperator:
         inputs, targets = (part.tensor_split(shard[1])[shard[0]] for part in self.splits[split][:2])
         num_examples, normalisation = len(self.splits[split].targets), self.splits[split].normalisation
         if shard[1] > 1:

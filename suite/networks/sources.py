@@ -149,7 +149,7 @@ class UserNetwork:
 class HeldNetwork:
     """A source whose network is in this process already, for maps that compute here: it is not loaded twice.
 
-    Equal to, and saved under the name of, what it stands for.
+    Its runs are saved under the name of what it stands for.
     """
 
     source: NetworkSource
@@ -227,8 +227,17 @@ class MemoryNetwork:
         return cls(network, dtype, operands=operands)
 
     def __repr__(self) -> str:
-        """Return what tells subsets apart, and no tensors."""
-        return f"MemoryNetwork({id(self.network)}, {self.operands}, {self.num_examples}, {self.subset_seed})"
+        """Return what tells sources apart, and no tensors."""
+        arithmetic = f"{self.dtype}, {self.operands}"
+        return f"MemoryNetwork({id(self.network)}, {arithmetic}, {self.num_examples}, {self.subset_seed})"
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are the same examples of the same network; tensors are not compared."""
+        return isinstance(other, MemoryNetwork) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        """Return a hash of what is compared."""
+        return hash(repr(self))
 
     def load(self) -> Network:
         """Return the network itself."""
@@ -244,12 +253,9 @@ class MemoryNetwork:
 
 
 def _hessian(source: NetworkSource, shard: tuple[int, int] = (0, 1)) -> HessianOperator:
-    """Return what every source builds; whatever is wrong with a network is its owner's to mend."""
+    """Return what every source builds."""
     part = source.load().with_train_examples(source.num_examples, source.subset_seed)
-    try:
-        return part.hessian(source.dtype, shard=shard, operands=source.operands)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    return part.hessian(source.dtype, shard=shard, operands=source.operands)
 
 
 def _check_takes(network: Network, name: str) -> None:

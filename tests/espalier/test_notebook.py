@@ -192,3 +192,16 @@ def test_a_loss_tolerance_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(f"loss_tolerance_nats={value} is no tolerance")):
         espalier.limit(*bunch, loss_tolerance_nats=value)
+
+
+def test_a_search_of_a_network_in_memory_keeps_its_runs() -> None:
+    """Too many weights for the dense Hessian to take over: the spectrum is that of the probes of the search."""
+    draw = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randn((400, 40), generator=draw), torch.randint(0, 3, (400,), generator=draw)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(40, 110), nn.Tanh(), nn.Linear(110, 3))
+    found = espalier.spectrum(model, inputs, targets, tolerance=0.05)
+    assert found["method"] == "lanczos"
+    assert len(found["probes"]) == found["num_probes"]
+    assert all(len(each["nodes"]) == found["num_lanczos_steps"] for each in found["probes"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from suite.curvature.basis import KrylovBasis, Placement, choose_placement
+from suite.curvature.basis import KrylovBasis, Placement, choose_placement, rows_reserved
 from suite.curvature.lanczos import LanczosRun
 from suite.curvature.operators import MatrixOperator
 from suite.curvature.quadrature import gauss_quadrature
@@ -29,6 +29,23 @@ def test_a_grown_basis_holds_its_rows():
     basis = _filled(rows, Placement(CPU, torch.float64))
     assert torch.equal(basis.stored(0, 40), rows)
     assert basis.num_bytes >= 40 * 60 * 8
+
+
+def test_growing_copies_no_row_and_changes_no_bit():
+    rows, vector = _rows(40, 60), torch.randn(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    grown, whole = KrylovBasis(60, Placement(CPU, torch.float64)), KrylovBasis(60, Placement(CPU, torch.float64))
+    whole.reserve(40)
+    for index, row in enumerate(rows):
+        if index == 20:
+            places = [grown.row(each).data_ptr() for each in range(20)]
+        grown.append(row)
+        whole.append(row)
+    assert [grown.row(each).data_ptr() for each in range(20)] == places
+    assert grown.num_bytes == whole.num_bytes == rows_reserved(40) * 60 * 8
+    results = vector.clone(), vector.clone()
+    assert grown.orthogonalise(results[0]) == whole.orthogonalise(results[1])
+    assert torch.equal(*results)
+    assert (rows_reserved(1), rows_reserved(8), rows_reserved(9)) == (8, 8, 16)
 
 
 def test_what_is_left_is_orthogonal_to_all_rows():

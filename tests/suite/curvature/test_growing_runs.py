@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data.hdf5 import FileRefused
-from suite.curvature.growing_runs import GrowingRuns, growing_inline_map, source_folder
+from suite.curvature.growing_runs import GrowingRuns, growing_inline_map, kept_runs, source_folder
 from suite.curvature.operators import MatrixOperator
 from suite.curvature.probes import ProbeRequest, RemovedWeightsRequest
 from suite.curvature.saved_runs import save_run
@@ -166,3 +166,38 @@ def test_a_kept_run_tells_the_products_of_the_request_alone():
         list(kept.watched(told.append)(Source(), [replace(PROBE, num_lanczos_steps=7)]))
         list(kept.watched(told.append)(Source(), [PROBE]))
     assert told == [0, 1, 2, 3, 4, 0, 1, 2, 3, 0]
+
+
+def test_a_late_copy_leaves_the_rows_of_one_that_is_further(tmp_path):
+    late = GrowingRuns(Weighted(0), tmp_path)
+    late.run(PROBE)
+    GrowingRuns(Weighted(0), tmp_path).run(replace(PROBE, num_lanczos_steps=12))
+    newer = set(tmp_path.glob("*/rows-*-12.bin"))
+    late.run(replace(PROBE, num_lanczos_steps=6))
+    assert newer <= set(tmp_path.glob("*/*.bin"))
+    save_run(late._runs[PROBE.name], tmp_path / "alone", "x")
+    (tmp_path / "alone" / "rows-9-12.bin").touch()  # another worker is about to name it
+    save_run(late._runs[PROBE.name], tmp_path / "alone", "x")
+    assert (tmp_path / "alone" / "rows-9-12.bin").exists()
+
+
+def test_the_basis_of_the_run_to_go_on_with_has_its_place_before_those_of_others(monkeypatch):
+    """Room for two bases of eight rows: the third run sends the one that waited longest out of the way."""
+    monkeypatch.setattr("suite.curvature.growing_runs.basis_room_bytes", lambda _: 2 * 8 * 40 * 8)
+    parked = []
+    monkeypatch.setattr("suite.curvature.basis.KrylovBasis.park", lambda basis: parked.append(basis))
+    runs = GrowingRuns(Weighted(0))
+    bases = []
+    for index in range(3):
+        request = ProbeRequest(3, index, "rademacher", 4)
+        runs.run(request)
+        bases.append(runs._runs[request.name].basis)
+    assert parked == [bases[0]]
+
+
+def test_runs_are_let_go_of_when_a_search_ends():
+    with growing_inline_map() as growing:
+        with kept_runs(growing, None) as searching:
+            list(searching(Source(), [PROBE]))
+            assert growing._latest
+        assert not growing._latest

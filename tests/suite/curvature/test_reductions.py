@@ -6,7 +6,7 @@ import torch
 from suite.curvature.reductions import dot, norm
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("dim", [1, 1000, 2**16, 200_001])
 def test_sums_are_as_exact_as_float64(dim, dtype):
     generator = torch.Generator().manual_seed(dim)
@@ -16,6 +16,10 @@ def test_sums_are_as_exact_as_float64(dim, dtype):
     assert abs(dot(first, second) - math.fsum(products)) <= 1e-14 * scale
     squared = math.fsum(one * one for one in first.tolist())
     assert norm(first) == pytest.approx(math.sqrt(squared), rel=1e-14)
+
+
+def test_vectors_that_carry_gradients_are_taken():
+    assert dot(torch.ones(3, requires_grad=True), torch.full((3,), 2.0)) == 6.0
 
 
 def test_small_parts_of_a_long_sum_are_not_lost():

@@ -163,3 +163,14 @@ def test_data_with_more_classes_than_logits(user_network: UserNetwork, tmp_path:
     write_dataset(path, {"train": split}, {"classes": 10, "source": "", "licence": ""})
     message = refused(replace(user_network, data=path))
     assert "returned (2, 3) for 2 inputs. Expected: logits (2, classes) for at least 10 classes." in message
+
+
+@torch.random.fork_rng(devices=[])
+def test_networks_in_memory_are_equal_when_their_hessians_are() -> None:
+    model, inputs, targets = torch.nn.Linear(3, 2), torch.ones(5, 3), torch.zeros(5, dtype=torch.long)
+    source = MemoryNetwork.of(model, inputs, targets)
+    assert source == replace(source)
+    assert hash(source) == hash(replace(source))
+    assert source.with_examples(4, 0) == source.with_examples(4, 0) != source
+    assert source != replace(source, dtype="float64")
+    assert source != MemoryNetwork.of(model, inputs, targets)
