@@ -17,25 +17,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from suite.curvature.allocation import hand_back_freed_memory
+from suite.curvature.growing_runs import GrowingRuns
 from suite.curvature.memory import MemoryPlan
 from suite.curvature.operators import HessianOperator
 from suite.curvature.probes import ProbeRequest
-from suite.curvature.slq import run_probe
 from suite.networks.loaded import Network
 from suite.splits import Split
 from tests.performance.contenders import workload
 from tests.performance.interleaved import Result, environment
 
-CASES = {"fc5": (2000,), "transformer": (64,), "resnet20": (128, 512), "resnet18": (32, 128)}  # images
-STEPS = 4
+CASES = {"fc5": (2000,), "transformer": (64,), "resnet20": (128, 512), "resnet18": (32,)}  # images
+GROWN = (24, 32, 48)  # steps, as a search to a tolerance takes them
+STEPS = GROWN[0]
 THREADS = 1
+HOW = {"yes": ", graphs kept", "no": "", "grown": f", graphs kept, grown to {GROWN[-1]} steps"}
 COLUMNS = ["", "planned MiB", "peak MiB", "peak / plan"]
 TITLE = "Planned memory."
 TEXT = (
-    f"{STEPS} Lanczos steps on 3x32x32 images, each case in a process of its own: the plan that is logged before the "
-    "run, and the process's peak while it runs (weights and data, which lie there before, by their size). Freed "
-    "tensors are handed back to the system at once, as the engine does where a product takes more than 1 GiB. Below, "
-    "where nothing has to be spared, glibc keeps pieces of them in its heap, and a process took up to twice as much."
+    f"{STEPS} Lanczos steps on 3x32x32 images, or where it says so a run that grows to {GROWN[-1]} in parts, each case "
+    "in a process of its own: the plan that is logged before the run, and the process's peak while it runs (weights "
+    "and data, which lie there before, by their size). Freed tensors are handed back to the system at once, as the "
+    "engine does where a product takes more than 1 GiB. Below, where nothing has to be spared, glibc keeps pieces of "
+    "them in its heap, and a process took up to twice as much."
 )
 
 
@@ -85,15 +88,24 @@ def network(name: str, num_examples: int) -> Network:
     return Network(Transformer().eval(), {"train": Split(images, classes)})
 
 
-def measure(name: str, num_examples: int, *, keep: bool, steps: int) -> dict[str, Any]:
-    """Plan a run in this process, run it, and return its parts and its peak in bytes."""
+def measure(name: str, num_examples: int, how: str, *, steps: int) -> dict[str, Any]:
+    """Plan a run in this process, run it, and return its parts and its peak in bytes.
+
+    Args:
+        name: of the network.
+        num_examples: images.
+        how: a key of HOW.
+        steps: of a run that does not grow.
+    """
     torch.set_num_threads(THREADS)
     hand_back_freed_memory()
-    operator: HessianOperator = network(name, num_examples).hessian("float32", may_keep_graphs=keep)
+    operator: HessianOperator = network(name, num_examples).hessian("float32", may_keep_graphs=how != "no")
     ctypes.CDLL(None).malloc_trim(0)  # what the plan's trial freed is no memory that the run may take for nothing
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     before = _status_bytes("VmRSS")
-    run_probe(operator, ProbeRequest(0, 0, "rademacher", steps))
+    runs = GrowingRuns(operator)
+    for num_lanczos_steps in GROWN if how == "grown" else (steps,):
+        runs.run(ProbeRequest(0, 0, "rademacher", num_lanczos_steps))
     plan = operator.plan
     assert isinstance(plan, MemoryPlan)
     peak = _status_bytes("VmHWM") - before + plan.weights_bytes + plan.data_bytes
@@ -118,17 +130,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--smoke", action="store_true", help="write nothing")
-    parser.add_argument("--one", nargs=3, metavar=("CASE", "IMAGES", "KEEP"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, metavar=("CASE", "IMAGES", "HOW"), help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.one:
-        name, num_examples, keep = chosen.one
-        print(json.dumps(measure(name, int(num_examples), keep=keep == "yes", steps=chosen.steps)))
+        name, num_examples, how = chosen.one
+        print(json.dumps(measure(name, int(num_examples), how, steps=chosen.steps)))
         return
     rows, details = [], {}
     for name, num_examples in [(case, size) for case in chosen.cases for size in CASES[case]]:
-        for keep in ("yes", "no"):
-            label = f"{name}, {num_examples} images{', graphs kept' if keep == 'yes' else ''}"
-            found = in_own_process(name, str(num_examples), keep, "--steps", str(chosen.steps))
+        for how, words in HOW.items():
+            label = f"{name}, {num_examples} images{words}"
+            found = in_own_process(name, str(num_examples), how, "--steps", str(chosen.steps))
             rows.append([label, *row(found)])
             details[label] = found
             print(*rows[-1], sep=" | ", flush=True)
