@@ -1,5 +1,6 @@
 """Commands about a user's own network: spectrum and limit."""
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,6 +86,7 @@ def spectrum(
     _check_positive("--loss-tolerance", loss_tolerance, "a positive number of nats")
     source, effort = _source(model, weights, data, precision), Effort(probes or 4, steps or 64, seed)
     check_writable(json_file)
+    _make_folder(checkpoint)
     keeping = Keeping(runs=tolerance is not None, folder=checkpoint and checkpoint.absolute())
     with probe_map(workers, threads, group_size, keeping=keeping) as probes_on, progress_bar() as progress:
         found = measure_spectrum(
@@ -153,6 +155,7 @@ def limit(
     beside: dict[Beside, bool] = {"faithful": faithful, "masked": masked}
     source, effort = _source(model, weights, data, precision), Effort(probes or 4, steps or 64, seed)
     check_writable(json_file)
+    _make_folder(checkpoint)
     keeping = Keeping(runs=allowed is not None, folder=checkpoint and checkpoint.absolute())
     with probe_map(workers, threads, group_size, keeping=keeping) as probes_on, progress_bar() as progress:
         limits = measure_limits(
@@ -202,3 +205,19 @@ def _source(model: str, weights: Path, data: Path, precision: str) -> "UserNetwo
     device = best_device()
     dtype, operands = arithmetic(precision, device, "--precision")
     return UserNetwork(model, weights, data, device, dtype, operands=operands)
+
+
+def _make_folder(checkpoint: Path | None) -> None:
+    """Make the folder of saved runs, and a file in it for a moment: before anything is paid for that could be lost."""
+    from suite.errors import UserError
+
+    if checkpoint is None:
+        return
+    try:
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=checkpoint):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--checkpoint {checkpoint} cannot be written: {error.strerror}. Expected: a folder of your own."
+        ) from None

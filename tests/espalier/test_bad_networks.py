@@ -252,6 +252,8 @@ OPTIONS = [
     ("tolerance", 1, "--tolerance 1.0 is no error in sparsity."),
     ("tolerance", "nan", "--tolerance nan is no error in sparsity."),
     ("checkpoint", "good.h5", "--checkpoint good.h5 is a file. Expected: a folder, or nothing there yet."),
+    ("checkpoint", "/proc/runs", "--checkpoint /proc/runs cannot be written: No such file or directory."),
+    ("checkpoint", "/dev/null/runs", "--checkpoint /dev/null/runs cannot be written: Not a directory."),
     ("examples", 301, "num_examples=301 is out of range. Expected: 1 to 300."),
     ("json", "no/such/limit.json", "no/such/limit.json cannot be written. Give --json a file in a folder that exists"),
     ("json", "good.h5/limit.json", "good.h5/limit.json cannot be written."),

@@ -160,7 +160,7 @@ def test_an_interrupt_leaves_nothing(child: Child, gone: Gone) -> None:
 
 
 def test_a_killed_driver_takes_its_cluster_with_it(child: Child, gone: Gone) -> None:
-    agents = [pid for pid in child.pids if b"Agent" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    agents = [pid for pid in child.pids if b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes().lower()]
     child.process.kill()
     child.process.communicate()
     assert len(set(child.pids) - set(agents)) >= 3

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,8 @@ def test_a_map_that_is_told_to_keep_runs_stays_itself_and_ends_its_actors(
 ) -> None:
     settings = RayProbeMap(2, threads=1, keeping=Keeping(folder=own and Path(own)))
     standing, dismissed = StandingMap(settings), []
-    standing._crew = SimpleNamespace(dismiss=lambda: dismissed.append(True))  # type: ignore[assignment]
+    crew = SimpleNamespace(dismiss=lambda: dismissed.append(True), hosts=Counter())
+    standing._crew = crew  # type: ignore[assignment]
     assert isinstance(standing, KeepingMap)
     assert standing.kept(given and Path(given)) is standing
     assert standing.settings.keeping == Keeping(runs=True, folder=expected and Path(expected))
