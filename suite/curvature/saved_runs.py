@@ -4,7 +4,6 @@ One folder per run: its basis in pieces of plain numbers, written once each, and
 pieces with their digests and is replaced last. A kill between the two leaves the state before.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from torch import Tensor
 
 from data.hdf5 import (
-    commit_bytes,
     open_sealed,
     read_array,
     read_text,
@@ -27,10 +24,10 @@ from data.hdf5 import (
 )
 from suite.curvature.basis import Placement
 from suite.curvature.lanczos import LanczosRun, Snapshot
+from suite.saved_tensors import read_tensor, write_tensor
 
 _PIECE_BYTES = 256 << 20  # held twice in memory while it is written
 _STATE = "state.h5"
-_DTYPES = {str(dtype): dtype for dtype in (torch.float16, torch.float32, torch.float64)}
 
 
 def save_run(run: LanczosRun, folder: Path, identity: str) -> None:
@@ -56,8 +53,8 @@ def save_run(run: LanczosRun, folder: Path, identity: str) -> None:
     step = max(1, _PIECE_BYTES // (run.dim * run.basis.placement.dtype.itemsize))
     for first in range(begin, run.basis.num_rows, step):
         last = min(first + step, run.basis.num_rows)
-        pieces.append({"end": last, **_write(folder, f"rows-{first}-{last}.bin", run.basis.stored(first, last))})
-    vectors = _write(folder, f"vectors-{run.num_lanczos_steps}.bin", snapshot.vectors.cpu())
+        pieces.append({"end": last, **write_tensor(folder, f"rows-{first}-{last}.bin", run.basis.stored(first, last))})
+    vectors = write_tensor(folder, f"vectors-{run.num_lanczos_steps}.bin", snapshot.vectors.cpu())
     facts = {"identity": identity, "status": snapshot.status, "pieces": pieces, "vectors": vectors}
 
     def build(file: h5py.File) -> None:
@@ -94,8 +91,8 @@ def load_run(folder: Path, identity: str, placement: Placement, device: torch.de
             raise refusal(path, "is a run of another operator", "the network and data it was begun with")
         values = (read_array(file, "diagonal", ndim=1), read_array(file, "residual_norms", ndim=1))
         start_norm = float(read_array(file, "start_norm"))
-    vectors = _read(folder, facts["vectors"]).to(device)
-    rows = torch.cat([_read(folder, piece) for piece in facts["pieces"]])
+    vectors = read_tensor(folder, facts["vectors"]).to(device)
+    rows = torch.cat([read_tensor(folder, piece) for piece in facts["pieces"]])
     if rows.dtype != placement.dtype:
         raise refusal(path, f"keeps its basis as {rows.dtype}", f"{placement.dtype}")
     return LanczosRun.restored(Snapshot(*values, start_norm, facts["status"], vectors), rows, placement)
@@ -105,18 +102,3 @@ def _pieces(folder: Path) -> list[dict[str, Any]]:
     with open_sealed(folder / _STATE) as file:
         pieces: list[dict[str, Any]] = json.loads(read_text(file, "facts"))["pieces"]
         return pieces
-
-
-def _write(folder: Path, name: str, rows: Tensor) -> dict[str, Any]:
-    content = np.ascontiguousarray(rows.numpy()).tobytes()
-    commit_bytes(folder / name, content)
-    digest = hashlib.sha256(content).hexdigest()
-    return {"name": name, "sha256": digest, "shape": list(rows.shape), "dtype": str(rows.dtype)}
-
-
-def _read(folder: Path, piece: dict[str, Any]) -> Tensor:
-    path = folder / piece["name"]
-    content = bytearray(path.read_bytes()) if path.exists() else bytearray()
-    if hashlib.sha256(content).hexdigest() != piece["sha256"]:
-        raise refusal(path, "is missing or damaged", "the bytes that were saved", "Delete the folder and run again.")
-    return torch.frombuffer(content, dtype=_DTYPES[piece["dtype"]]).reshape(piece["shape"])
