@@ -67,6 +67,8 @@ def _line(event: Mapping[str, Any], job: str) -> str:
     node = event.get("slurmd_nodename") or event.get("host", "")
     requeued = f", requeued {event['slurm_restart_count']} times" if "slurm_restart_count" in event else ""
     where = f"{f' on {node}' if node else ''} in job {job}{requeued}"
+    if event.get("event") in ("left", "stayed"):
+        return f"{event.get('time_utc', '')} was warned{where}: {event.get('message', '')}"
     if event.get("event") != "ended":
         return f"{event.get('time_utc', '')} began{where}"
     why = f": {event['message']}" if event.get("message") else ""

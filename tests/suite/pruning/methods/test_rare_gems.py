@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from suite.pruning.methods import rare_gems
 from suite.pruning.methods.rare_gems import Options, ScoredNetwork, find_ticket, freeze_path, num_freezes
 from suite.seeds import generator
 from suite.study import Recipe
+from suite.training import checkpoint
+from suite.training.checkpoint import Interrupted, Notice, Trainings
 from suite.training.flops import forward_flops
 from suite.training.loop import Hooks, train
 
@@ -213,3 +216,42 @@ def test_the_search_pays_for_the_weights_that_take_part(make_search: Make, monke
     each_epoch = 3 * 160 * sum(per_example[name] * float(fraction) for name, fraction in fractions.items())
     assert ticket.search_flops == pytest.approx(2 * each_epoch, rel=1e-6)
     assert len(watched.active) == 2
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_search_that_dies_at_any_step_finds_the_same_ticket(
+    make_search: Make,
+    recipe: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    momentum: float,
+) -> None:
+    monkeypatch.setattr(checkpoint, "SHORTEST_S", 0.0)
+    monkeypatch.setattr(checkpoint, "MOST_TIME", 1.0)
+    mine = recipe(epochs=3, momentum=momentum)
+    options = Options(freeze_period=1, score_learning_rate=5.0, score_penalty=0.1)  # so that scores tie at zero
+    expected = find_ticket(make_search(9, recipe=mine), options)
+    steps: list[int] = []
+    freeze = rare_gems._freeze_down_to
+    monkeypatch.setattr(rare_gems, "_freeze_down_to", lambda *each: (steps.append(-1), freeze(*each)))
+    for dies_in in range(1, 16):
+        notice = Notice()
+
+        def penalty(scored: ScoredNetwork, notice: Notice = notice, dies_in: int = dies_in) -> Tensor:
+            steps.append(1)
+            notice.stop = steps.count(1) == dies_in
+            return (0.1 * (scored.scores * scored.active).square()).sum()
+
+        steps.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(rare_gems, "_penalty", lambda scored, _, penalty=penalty: lambda: penalty(scored))
+            with pytest.raises(Interrupted, match=f"search at step {dies_in}"):
+                find_ticket(make_search(9, recipe=mine, trainings=Trainings(tmp_path, "x", notice)), options)
+        num_freezes_before = steps.count(-1)
+        steps.clear()
+        found = find_ticket(make_search(9, recipe=mine, trainings=Trainings(tmp_path, "x")), options)
+        assert num_freezes_before + steps.count(-1) == 2
+        assert all(torch.equal(found.masks[name], mask) for name, mask in expected.masks.items())
+        assert (found.search_steps, found.search_flops) == (expected.search_steps, expected.search_flops)
+        for path in tmp_path.iterdir():
+            path.unlink()
