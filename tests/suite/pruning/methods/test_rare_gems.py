@@ -13,7 +13,6 @@ from suite.pruning.methods import rare_gems
 from suite.pruning.methods.rare_gems import Options, ScoredNetwork, find_ticket, freeze_path, num_freezes
 from suite.seeds import generator
 from suite.study import Recipe
-from suite.training import checkpoint
 from suite.training.checkpoint import Interrupted, Notice, Trainings
 from suite.training.flops import forward_flops
 from suite.training.loop import Hooks, train
@@ -218,40 +217,43 @@ def test_the_search_pays_for_the_weights_that_take_part(make_search: Make, monke
     assert len(watched.active) == 2
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_a_search_that_dies_at_any_step_finds_the_same_ticket(
-    make_search: Make,
-    recipe: Callable[..., Recipe],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    momentum: float,
+class Steps:
+    """Counts the steps of searches, and their freezes; tells a search to stop in one of its steps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.notice, self.stops_in = Notice(), 0
+        self.num_steps = self.num_freezes = 0
+        self._penalty, self._freeze = rare_gems._penalty, rare_gems._freeze_down_to
+        monkeypatch.setattr(rare_gems, "_penalty", self.penalty)
+        monkeypatch.setattr(rare_gems, "_freeze_down_to", self.freeze)
+
+    def penalty(self, scored: ScoredNetwork, strength: float) -> Callable[[], Tensor]:
+        inner = self._penalty(scored, strength)
+
+        def count() -> Tensor:
+            self.num_steps += 1
+            self.notice.stop = self.num_steps == self.stops_in
+            return inner()
+
+        return count
+
+    def freeze(self, scored: ScoredNetwork, *rest: Any) -> None:
+        self.num_freezes += 1
+        self._freeze(scored, *rest)
+
+
+@pytest.mark.parametrize("stops_in", range(1, 16))
+def test_a_search_that_is_stopped_in_any_step_finds_the_same_ticket(
+    make_search: Make, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stops_in: int
 ) -> None:
-    monkeypatch.setattr(checkpoint, "SHORTEST_S", 0.0)
-    monkeypatch.setattr(checkpoint, "MOST_TIME", 1.0)
-    mine = recipe(epochs=3, momentum=momentum)
-    options = Options(freeze_period=1, score_learning_rate=5.0, score_penalty=0.1)  # so that scores tie at zero
+    mine = recipe(epochs=3, momentum=0.9)
+    options = Options(freeze_period=1, score_learning_rate=5.0, score_penalty=0.1)  # so that many scores tie at zero
     expected = find_ticket(make_search(9, recipe=mine), options)
-    steps: list[int] = []
-    freeze = rare_gems._freeze_down_to
-    monkeypatch.setattr(rare_gems, "_freeze_down_to", lambda *each: (steps.append(-1), freeze(*each)))
-    for dies_in in range(1, 16):
-        notice = Notice()
-
-        def penalty(scored: ScoredNetwork, notice: Notice = notice, dies_in: int = dies_in) -> Tensor:
-            steps.append(1)
-            notice.stop = steps.count(1) == dies_in
-            return (0.1 * (scored.scores * scored.active).square()).sum()
-
-        steps.clear()
-        with monkeypatch.context() as patch:
-            patch.setattr(rare_gems, "_penalty", lambda scored, _, penalty=penalty: lambda: penalty(scored))
-            with pytest.raises(Interrupted, match=f"search at step {dies_in}"):
-                find_ticket(make_search(9, recipe=mine, trainings=Trainings(tmp_path, "x", notice)), options)
-        num_freezes_before = steps.count(-1)
-        steps.clear()
-        found = find_ticket(make_search(9, recipe=mine, trainings=Trainings(tmp_path, "x")), options)
-        assert num_freezes_before + steps.count(-1) == 2
-        assert all(torch.equal(found.masks[name], mask) for name, mask in expected.masks.items())
-        assert (found.search_steps, found.search_flops) == (expected.search_steps, expected.search_flops)
-        for path in tmp_path.iterdir():
-            path.unlink()
+    steps = Steps(monkeypatch)
+    steps.stops_in = stops_in
+    with pytest.raises(Interrupted, match=f"search at step {stops_in}"):
+        find_ticket(make_search(9, recipe=mine, trainings=Trainings(tmp_path, "mine", steps.notice)), options)
+    found = find_ticket(make_search(9, recipe=mine, trainings=Trainings(tmp_path, "mine")), options)
+    assert (steps.num_steps, steps.num_freezes) == (15, 2)
+    assert all(torch.equal(found.masks[name], mask) for name, mask in expected.masks.items())
+    assert (found.search_steps, found.search_flops) == (expected.search_steps, expected.search_flops)
