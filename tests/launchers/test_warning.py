@@ -96,7 +96,7 @@ def test_a_warned_job_saves_comes_back_and_goes_on(
     assert told(study)[-1]["status"] == "done"
     standing = Standing(dense.id.name, "dense", dense.title, "done", job=job)
     assert f"was warned in job {job}: saved training at step {at}" in cell_log(dense, standing, study, 9).tries[1]
-    in_two_parts, steps.number = steps.number, 0
+    in_two_parts, steps.number, steps.at = steps.number, 0, 0
     assert science(study) == undisturbed(tiny_plan, run_with, science, tmp_path / "undisturbed")
     assert in_two_parts == steps.number
     assert not list((study / "cells").glob("*.checkpoint"))
@@ -118,13 +118,14 @@ def test_where_slurm_does_not_queue_it_again_the_job_waits_for_its_end(
 ) -> None:
     monkeypatch.setattr(_slurm_job, "FAREWELL_S", 0.0)
     fake.fails("scontrol", "Requested operation is presently disabled")
-    steps.at = 5
+    steps.at, first = 5, submissions(study)[0]
     assert fake.run(job) == "SystemExit: 1"
     assert [event["event"] for event in told(study)] == ["started", "left", "stayed"]
     assert "Requested operation is presently disabled; espalier retry goes on" in told(study)[-1]["message"]
     fake.works("scontrol")
     slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())  # as does `retry`
-    fake.run(submissions(study)[-1].arrays[0].ids[0])
+    (second,) = [each for each in submissions(study) if each.name != first.name]
+    fake.run(second.arrays[0].ids[0])
     assert Store(study).is_committed(tiny_plan.cells[0].id)
     assert steps.number == Store(study).load(tiny_plan.cells[0].id).cost["gradient_steps"]
 
@@ -178,7 +179,7 @@ def test_progress_is_a_committed_cell_or_something_saved(tiny_plan: Plan, fake: 
     saved.touch()
     element.cell, element.before = cell, _slurm_job._stamp(Store(study).checkpoint_path(cell.id))
     assert not element.has_progress()  # it was there before
-    os.utime(saved, (1, 2**31))
+    os.utime(saved, (0, time.time() + 1000))
     assert element.has_progress()
     element.cell, element.num_done = tiny_plan.cells[1], 1
     assert element.has_progress()
