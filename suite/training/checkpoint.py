@@ -141,8 +141,8 @@ class Stage:
         Raises:
             Interrupted: the cell was told to stop, and this step is saved.
 
-        Cost: one look at the clock. A save takes three times the state in memory for a moment, and at most 2 % of the time
-            until the next one is over.
+        Cost: one look at the clock. A save takes three times the state in memory for a moment, and at most 2 % of the
+            time until the next one is over.
         """
         trainings = self.trainings
         if not trainings.wants_a_save:

@@ -146,7 +146,7 @@ def train(
 
 @dataclass
 class _Run:
-    """Whatever changes from step to step. The rate and the order are functions of the step, so the step stands for them.
+    """Whatever changes from step to step. Rate and order are functions of the step, which stands for them.
 
     Attributes:
         epoch_loss: shape (), sum over the examples of the epoch so far.

@@ -14,7 +14,8 @@ from suite.training.checkpoint import Interrupted, Notice
 
 
 def science(record: Record) -> dict[str, Any]:
-    arrays = {name: (str(each.dtype), each.shape, each.tobytes()) for name, each in (record.arrays | record.curves).items()}
+    both = record.arrays | record.curves
+    arrays = {name: (str(each.dtype), each.shape, each.tobytes()) for name, each in both.items()}
     return arrays | {"status": record.status, "metrics": repr(sorted(record.metrics.items())), "cost": record.cost}
 
 
@@ -54,7 +55,9 @@ def test_a_cell_that_is_stopped_after_each_step(committed: Any, tmp_path: Path, 
     assert not store.checkpoint_path(cell.id).exists()
 
 
-def test_a_cell_that_runs_through_saves_nothing(committed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_runs_through_saves_nothing(
+    committed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cell, store = find(committed, "dense", stop_step=None), Store(tmp_path)
     store.prepare()
     monkeypatch.setattr("suite.training.checkpoint.Stage._write", lambda *_: pytest.fail("a short cell was saved"))
