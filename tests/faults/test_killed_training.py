@@ -96,9 +96,7 @@ def twins(place: Path) -> Callable[[str], tuple[Path, Path]]:
 
 
 # Where in the tally the kills come, as fractions: all dense trainings come before the pruned ones.
-@pytest.mark.parametrize(
-    ("method", "kills"), [("dense", (0.3, 0.7)), ("imp", (0.75, 0.9)), ("rare_gems", (0.5, 0.9))]
-)
+@pytest.mark.parametrize(("method", "kills"), [("dense", (0.3, 0.7)), ("imp", (0.75, 0.9)), ("rare_gems", (0.5, 0.9))])
 def test_a_killed_training_goes_on(
     twins: Callable[[str], tuple[Path, Path]],
     start: Callable[..., Any],

@@ -161,11 +161,15 @@ def test_what_is_no_training_is_left_once_it_has_saved_something(monkeypatch: py
         asked.append(1)
         return len(asked) == 3
 
-    with pytest.raises(Interrupted), heeded(Notice(), True, has_progress):
-        os.kill(os.getpid(), signal.SIGUSR2)
-        deadline_s = time.monotonic() + 60
-        while time.monotonic() < deadline_s:
-            time.sleep(0.001)
+    def work() -> None:
+        with heeded(Notice(), True, has_progress):
+            os.kill(os.getpid(), signal.SIGUSR2)
+            deadline_s = time.monotonic() + 60
+            while time.monotonic() < deadline_s:
+                time.sleep(0.001)
+
+    with pytest.raises(Interrupted):
+        work()
     assert len(asked) == 3
 
 

@@ -140,9 +140,7 @@ def test_states_of_another_cell_or_format_are_not_gone_on_from(
     assert stage(tmp_path).latest() is None
 
 
-def test_a_kill_between_the_two_files_leaves_the_states_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_between_the_two_files_leaves_the_states_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(stage(tmp_path), 4)
 
     def killed(*_: object) -> None:
