@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launchers._claims import release_claims
-from launchers._slurm_cluster import Cluster, SlurmFailed
+from launchers._slurm_call import SlurmFailed
+from launchers._slurm_cluster import Cluster
 from launchers._submission import Submission, SubmissionFolder, all_submissions, main_job
 from suite.errors import UserError
 from suite.plan import Cell, Plan

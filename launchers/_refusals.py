@@ -28,6 +28,10 @@ class Refused(UserError):
     """Slurm answers, and will not take these jobs."""
 
 
+class Silent(UserError):
+    """Slurm does not answer; the same may succeed later."""
+
+
 def refusal(said: str, asked: Resources) -> Refused | SlurmFailed:
     """Return the error for what sbatch said when it failed.
 

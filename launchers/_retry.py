@@ -35,7 +35,7 @@ def plan_again(
         _check_open(cell, states[cell.id.key], queue)
     there = {key for key, each in states.items() if each.state == "done" or (queue and each.state in IN_QUEUE)}
     wanted = named or [cell for cell in plan.cells if states[cell.id.key].state in ("failed", "lost")]
-    chosen = _with_inputs(plan, {cell.id.key for cell in wanted}, there)
+    chosen = with_inputs(plan, {cell.id.key for cell in wanted}, there)
     if not only:
         _add_dependants(plan, chosen, there)
     inputs = {up.key for cell in plan.cells if cell.id.key in chosen for up in cell.inputs.values()}
@@ -57,7 +57,7 @@ def _check_open(cell: Cell, standing: Standing, queue: bool) -> None:
         )
 
 
-def _with_inputs(plan: Plan, keys: set[str], there: set[str]) -> set[str]:
+def with_inputs(plan: Plan, keys: set[str], there: set[str]) -> set[str]:
     """Return the cells and all that they need and that is not there: inputs come before what needs them."""
     chosen = set(keys)
     for cell in reversed(plan.cells):

@@ -54,7 +54,7 @@ def survey_cluster(profile: Profile, folder: Path, told: Callable[[str], None] =
     Args:
         profile: what will be asked for.
         folder: where the study is to be.
-        told: called with one line at each change of the test job.
+        told: called with one line when something begins that takes time, and with an empty one when it has ended.
 
     Raises:
         UserError: the profile contradicts itself.
@@ -63,21 +63,22 @@ def survey_cluster(profile: Profile, folder: Path, told: Callable[[str], None] =
     yield from programs
     if any(each.is_bad for each in programs):
         return
+    told("asking Slurm")
     try:
         config, known = configuration(), partitions()
     except SlurmFailed as error:
+        told("")
         yield Finding("controller", "missing", str(error), "SLURM_CONF, or ask the cluster's administrators")
         return
-    yield Finding("controller", "ok", f"{config.get('ClusterName', '?')}, Slurm {config.get('SLURM_VERSION', '?')}")
     asked = _asked(profile, known)
+    allowed = list(_jobs_at_a_time(asked, config))
+    accepted = list(_accepted(asked, profile))
+    told("")
+    yield Finding("controller", "ok", f"{config.get('ClusterName', '?')}, Slurm {config.get('SLURM_VERSION', '?')}")
     yield from _partitions(asked, known)
     yield from (_counted(asked, known, *each) for each in WHAT_COUNTS)
     yield Finding("arrays", "ok", f"up to {max_array_size(config) - 1} jobs in one; larger ones are split")
-    yield _accounting(config)
-    yield from _jobs_at_a_time(asked, config)
-    yield from _preemption(asked, config)
-    accepted = list(_accepted(asked, profile))
-    yield from accepted
+    yield from (*allowed, _accounting(config), *_preemption(asked, config), *accepted)
     if not any(each.is_bad for each in accepted):
         yield from _on_a_node(profile, folder, told)
 

@@ -13,13 +13,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data.hdf5 import commit_bytes
+from launchers._fresh_folder import missing_folders, remove_folders
 from launchers._profile import Profile
 from launchers._slurm_call import SlurmFailed
 from launchers._slurm_cluster import Cluster, JobState, Order
@@ -93,7 +94,7 @@ def run_trial(
         profile: how to queue; of its resources the partition, account and qos, and one GPU if it asks for any.
         folder: where the study is to be; made if it is not there, and removed in the end.
         cluster: where.
-        told: called with one line whenever there is news.
+        told: called with one line whenever there is news, and with an empty one when the job has ended.
         sleep: waits between looks.
 
     Raises:
@@ -110,18 +111,6 @@ def run_trial(
     finally:
         shutil.rmtree(place, ignore_errors=True)
         remove_folders(made)
-
-
-def missing_folders(folder: Path) -> list[Path]:
-    """Return the folders that are not there yet, the innermost first."""
-    return [each for each in (folder, *folder.parents) if not each.exists()]
-
-
-def remove_folders(made: Sequence[Path]) -> None:
-    """Remove folders that are empty, the innermost first."""
-    for each in made:
-        with suppress(OSError):
-            each.rmdir()
 
 
 @dataclass
@@ -144,6 +133,7 @@ class _Trial:
             self.cluster.release([job])
             return self._answer(job, start_s)
         finally:
+            self.told("")
             self._end()
 
     def _resources(self) -> Any:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from launchers._again import in_words
 from launchers._arrays import wave_of_each
 from launchers._claims import is_of
-from launchers._slurm_cluster import Cluster, JobState, SlurmFailed
+from launchers._loss import loss
+from launchers._slurm_call import SlurmFailed
+from launchers._slurm_cluster import Cluster, JobState
 from launchers._submission import QueuedArray, Submission, SubmissionFolder, day_before, elements_of, submissions
-from launchers._watch import explanation, last_error
 from suite.claim import Owner
 from suite.plan import Cell, Plan
 from suite.progress import Standing, standings
@@ -64,7 +66,8 @@ def overview(plan: Plan, folder: Path, cluster: Cluster) -> Overview:
     waves = wave_of_each(plan.cells)
     pairs = zip(plan.cells, standings(plan, Store(folder), judge.is_over), strict=True)
     found = [replace(judge.judged(cell, standing), wave=waves[cell.id.key]) for cell, standing in pairs]
-    return Overview(_explained(found, plan, judge, submitted, cluster, notes), True, tuple(notes))
+    found = _explained(found, plan, judge, submitted, cluster, notes)
+    return Overview([judge.with_retry(each, cell) for each, cell in zip(found, plan.cells, strict=True)], True, tuple(notes))
 
 
 @dataclass
@@ -113,6 +116,13 @@ class _Judge:
         state = self.queue.get(array.ids[index])
         return state is None or state.ended
 
+    def with_retry(self, standing: Standing, cell: Cell) -> Standing:
+        """Return the standing of a cell that a driver has queued again by itself, with why and what was raised."""
+        told = self.places[cell.id.key][0].again.get(cell.id.key) if cell.id.key in self.places else None
+        if not told or standing.state == "missing":
+            return standing
+        return replace(standing, message="; ".join(filter(None, (standing.message, in_words(told)))))
+
     def events(self, key: str) -> list[dict[str, Any]]:
         """Return what the job of a cell told of it, the latest last."""
         submission, array, index = self.places[key]
@@ -149,9 +159,8 @@ def _explained(
     for cell, standing in zip(plan.cells, found, strict=True):
         if standing.state == "lost":
             submission, array, _ = judge.places[cell.id.key]
-            why = explanation(history.get(standing.job), array)
-            said = last_error(judge.folder, submission, standing.job)
-            standing = replace(standing, message=f"its job {standing.job} {why}{said}")
+            why = loss(judge.folder, submission, array, standing.job, history.get(standing.job))
+            standing = replace(standing, message=why.message)
         explained.append(standing)
     return explained
 

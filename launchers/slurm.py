@@ -7,17 +7,22 @@ what is missing. See docs/slurm.md.
 import getpass
 import platform
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from launchers._again import Again, Retries
 from launchers._arrays import JobArray, job_arrays, needed_jobs
 from launchers._claims import release_claims
 from launchers._events import Report
 from launchers._profile import Profile
-from launchers._slurm_cluster import Cluster, Order, SlurmCluster, SlurmFailed, require_slurm
+from launchers._refusals import Refused, Silent
+from launchers._retry import with_inputs
+from launchers._room import check_room
+from launchers._slurm_call import SlurmFailed
+from launchers._slurm_cluster import Cluster, Order, SlurmCluster, require_slurm
 from launchers._submission import (
     QueuedArray,
     Submission,
@@ -58,11 +63,27 @@ def run(plan: Plan, folder: Path, *, workers: int, report: Report, profile: Prof
     require_slurm()
     cluster = SlurmCluster()
     submit(plan, folder, profile, cluster)
-    return Watch(plan, folder, cluster, report).wait()
+    return Watch(plan, folder, cluster, report, retries=retries_of(plan, folder, profile, cluster)).wait()
+
+
+def retries_of(plan: Plan, folder: Path, profile: Profile, cluster: Cluster) -> Retries:
+    """Return what queues lost cells of a plan again, while a driver waits for it."""
+
+    def queue(again: Mapping[str, Again]) -> Submission | None:
+        keys = with_inputs(plan, set(again), set())
+        part = replace(plan, cells=tuple(cell for cell in plan.cells if cell.id.key in keys))
+        return submit(part, folder, profile, cluster, again=again)
+
+    return Retries(profile, cluster.partition, queue)
 
 
 def submit(
-    plan: Plan, folder: Path, profile: Profile, cluster: Cluster, told: Callable[[int, int], None] = lambda *_: None
+    plan: Plan,
+    folder: Path,
+    profile: Profile,
+    cluster: Cluster,
+    told: Callable[[int, int], None] = lambda *_: None,
+    again: Mapping[str, Again] | None = None,
 ) -> Submission | None:
     """Queue what is missing of a plan and not queued already.
 
@@ -75,14 +96,17 @@ def submit(
         profile: how to queue.
         cluster: where.
         told: called with (arrays queued, arrays in all).
+        again: key of a cell that was lost -> what it asks for now.
 
     Returns:
         What was queued, or None when nothing was left to queue.
 
     Raises:
-        UserError: a cell needs more than the profile gives, or Slurm refuses the jobs.
+        UserError: a cell needs more than the profile gives.
+        Refused: Slurm will not take the jobs, or not as many; this call leaves nothing in the folder.
+        Silent: Slurm does not answer.
 
-    Cost: one sbatch for each array, one squeue, and two calls of scontrol.
+    Cost: one sbatch for each array, one squeue, and two calls of scontrol; where limits are enforced, see check_room.
     """
     store = Store(folder)
     missing = {cell.id.key: cell for cell in plan.cells if not store.is_committed(cell.id)}
@@ -91,7 +115,10 @@ def submit(
     todo = [cell for cell in missing.values() if cell.id.key not in waiting]
     if not todo:
         return None
-    arrays = job_arrays(todo, profile, cluster.array_limit())
+    again = again or {}
+    raised = {key: each.resources for key, each in again.items()}
+    arrays = job_arrays(todo, profile, cluster.array_limit(), raised)
+    check_room(arrays, cluster)
     files = SubmissionFolder(folder, f"{plan.study.name}-{secrets.token_hex(4)}")
     _forget_failures(todo, store)
     release_claims(todo, store, {each.name for each in earlier})
@@ -101,7 +128,8 @@ def submit(
         "queuing",
         profile.model_dump(mode="json", exclude_none=True),
         f"{getpass.getuser()}@{platform.node()}",
-        datetime.now(UTC).isoformat(timespec="seconds"),
+        datetime.now(UTC).isoformat(timespec="milliseconds"),  # two of one second have an order
+        again={key: each.told() for key, each in again.items()},
     )
     files.write(started)
     return _Submitting(files, cluster, profile, missing, waiting).queue_all(arrays, started, told)
@@ -129,9 +157,15 @@ class _Submitting:
             self.files.write(done)
             self.cluster.release(_mains(queued))
         except BaseException as error:
-            self._withdraw(_mains(queued), started)
+            if not self._withdraw(_mains(queued), started):
+                if isinstance(error, Refused | SlurmFailed):
+                    left = f"Jobs may be left in the queue: espalier cancel {self.files.study}"
+                    raise UserError(f"{str(error).rstrip('.')}. {left}") from None
+                raise
+            if isinstance(error, Refused):
+                self.files.remove()
             if isinstance(error, SlurmFailed):
-                raise UserError(f"{error}. Nothing was queued; try again.") from None
+                raise Silent(f"{error}. Nothing was queued; try again.") from None
             raise
         return done
 
@@ -151,16 +185,25 @@ class _Submitting:
         elements = tuple(tuple(cell.id.key for cell in element) for element in array.elements)
         return QueuedArray(number, array.wave, array.resources.model_dump(exclude_none=True), tuple(ids), elements)
 
-    def _withdraw(self, queued: list[str], started: Submission) -> None:
-        """Take back what bears this name: the last sbatch may have queued an array, and what followed it failed."""
-        with suppress(SlurmFailed):
+    def _withdraw(self, queued: list[str], started: Submission) -> bool:
+        """Take back what bears this name: the last sbatch may have queued an array, and what followed it failed.
+
+        Returns whether Slurm has answered, so that nothing is left.
+        """
+        is_clean = True
+        try:
             standing = self.cluster.standing([self.files.name])
             queued = sorted({*queued, *(main_job(job) for job, state in standing.items() if not state.ended)}, key=int)
-        if queued:
-            with suppress(SlurmFailed):
+        except SlurmFailed:
+            is_clean = False
+        try:
+            if queued:
                 self.cluster.withdraw(queued)
+        except SlurmFailed:
+            is_clean = False
         with suppress(OSError):
             self.files.write(replace(started, state="withdrawn"))
+        return is_clean
 
 
 def _in_queue(earlier: list[Submission], cluster: Cluster) -> dict[str, str]:
@@ -170,7 +213,7 @@ def _in_queue(earlier: list[Submission], cluster: Cluster) -> dict[str, str]:
     try:
         standing = cluster.standing([each.name for each in earlier])
     except SlurmFailed as error:
-        raise UserError(f"{error}. What is queued already is not known; try again.") from None
+        raise Silent(f"{error}. What is queued already is not known; try again.") from None
     alive = {job for job, state in standing.items() if not state.ended}
     places = elements_of(earlier)
     return {key: main_job(array.ids[index]) for key, (_, array, index) in places.items() if array.ids[index] in alive}
