@@ -7,9 +7,8 @@ jobs, are not read.
 import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,12 +103,17 @@ class Cluster(Protocol):
 class SlurmCluster:
     """The Slurm that the commands on the PATH talk to."""
 
-    @cached_property
+    def __init__(self) -> None:
+        """Ask nothing yet."""
+        self._known: dict[str, str] = {}
+
+    @property
     def _config(self) -> dict[str, str]:
-        try:
-            return configuration()
-        except SlurmFailed:  # whatever else is asked of Slurm will say why
-            return {}
+        """Return the controller's configuration, asked for once; nothing while it does not answer."""
+        if not self._known:
+            with suppress(SlurmFailed):  # whatever else is asked of Slurm will say why
+                self._known = configuration()
+        return self._known
 
     def array_limit(self) -> int:
         """Return one less than MaxArraySize, or than Slurm's default when it does not tell."""

@@ -211,7 +211,7 @@ class Watch:
             return Loss("", "is in no queue; run the same command again")
         submission, array, index = self.places[key]
         job = array.ids[index]
-        if has_timed_out(self._last(key).get("message", "")):
+        if any(has_timed_out(each.get("message", "")) for each in self._told(key)):
             return loss(self.folder, submission, array, job, JobState("TIMEOUT"))
         state = history.get(job)
         if state is None or state.state in NOT_ENDED:
@@ -242,12 +242,13 @@ class Watch:
         try:
             retries.queue(ready)
         except Silent as error:
-            self._say_once("Slurm", f"{error}; waiting, the jobs go on")
+            self._say_once("sbatch", f"lost cells cannot be queued again yet ({error}); waiting, the jobs go on")
         except UserError as error:
             for key in ready:
                 if key not in self.schedule.outcomes:
                     self._lose(key, f"its job was lost and cannot be queued again: {error}")
         else:
+            self._answers("sbatch")
             tell_again(self.folder, self.places, ready)
             for key in ready:
                 inputs = {each.key for each in self.schedule.cells[key].inputs.values()}
@@ -272,14 +273,18 @@ class Watch:
         for ended in self.schedule.finish(outcome):
             self.report(Finished(ended))
 
-    def _events(self, key: str) -> list[dict[str, Any]]:
+    def _told(self, key: str) -> list[dict[str, Any]]:
+        """Return all that the element which holds a cell told, of its other cells as well."""
         if key not in self.places:
             return []
         submission, array, index = self.places[key]
         place = (submission.name, array.number, index)
         if place not in self._read:
             self._read[place] = SubmissionFolder(self.folder, submission.name).told(array.number, index)
-        return [event for event in self._read[place] if event.get("cell") == key]
+        return self._read[place]
+
+    def _events(self, key: str) -> list[dict[str, Any]]:
+        return [event for event in self._told(key) if event.get("cell") == key]
 
     def _last(self, key: str, event: str = "") -> dict[str, Any]:
         return next((each for each in reversed(self._events(key)) if event in ("", each["event"])), {})

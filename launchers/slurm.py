@@ -147,6 +147,7 @@ class _Submitting:
 
     def queue_all(self, arrays: list[JobArray], started: Submission, told: Callable[[int, int], None]) -> Submission:
         queued: list[QueuedArray] = []
+        releasing = False  # from then on jobs may have begun
         try:
             for number, array in enumerate(arrays):
                 self._check_wanted()
@@ -155,18 +156,18 @@ class _Submitting:
             self._check_wanted()
             done = replace(started, state="queued", arrays=tuple(queued))
             self.files.write(done)
+            releasing = True
             self.cluster.release(_mains(queued))
         except BaseException as error:
-            if not self._withdraw(_mains(queued), started):
-                if isinstance(error, Refused | SlurmFailed):
-                    left = f"Jobs may be left in the queue: espalier cancel {self.files.study}"
-                    raise UserError(f"{str(error).rstrip('.')}. {left}") from None
+            is_clean = self._withdraw(_mains(queued), started)
+            if not isinstance(error, Refused | SlurmFailed):
                 raise
-            if isinstance(error, Refused):
+            if is_clean and not releasing:
                 self.files.remove()
-            if isinstance(error, SlurmFailed):
-                raise Silent(f"{error}. Nothing was queued; try again.") from None
-            raise
+            left = "" if is_clean else f" Jobs may be left in the queue: espalier cancel {self.files.study}"
+            if isinstance(error, Refused):
+                raise Refused(f"{error}{left}") from None
+            raise Silent(f"{error}.{left or ' Nothing was queued; try again.'}") from None
         return done
 
     def _check_wanted(self) -> None:

@@ -25,6 +25,12 @@ PROFILE = Profile(time_min=20, memory_gib=0.5, cells_per_job=2)
 BATCH = Partition("batch", True, "up", 60, "OFF", 2, 2, 6.0, 2)
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that lacks an input does not look for it again and again."""
+    monkeypatch.setattr("launchers._slurm_job.LOOK_S", 0.0)
+
+
 def an_array(**asked: Any) -> QueuedArray:
     return QueuedArray(0, 0, {"cpus": 1, "time_min": 20, **asked}, ("12",), (("a",),))
 

@@ -60,9 +60,9 @@ def test_it_is_waited_for_as_long_as_it_takes(tiny_plan: Plan, fake: FakeSlurm, 
 
 def test_other_cells_go_on_meanwhile(tiny_plan: Plan, fake: FakeSlurm, study: Path) -> None:
     slurm.submit(tiny_plan, study, Profile(time_min=20), SlurmCluster())
-    root, *others = fake.jobs
+    root, *_, last = fake.jobs
     fake.run(root)
-    fake.set(others[0], state="NODE_FAIL")
+    fake.set(last, state="NODE_FAIL")
     fake.fails("sacct", DOWN)
 
     def fate(look: int) -> None:
