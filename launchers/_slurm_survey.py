@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launchers._finding import Finding
+from launchers._finding import Finding, Verdict
 from launchers._profile import Profile, Resources
 from launchers._slurm_call import SlurmFailed
 from launchers._slurm_cluster import SlurmCluster
@@ -93,7 +93,7 @@ def _programs(profile: Profile) -> Iterator[Finding]:
         else:
             extra = "slurm" if module == "submitit" else module
             use = "" if needed else " (for probes spread over GPUs and nodes, which this profile does not ask for)"
-            verdict = "missing" if needed else "optional"
+            verdict: Verdict = "missing" if needed else "optional"
             yield Finding(module, verdict, "not installed", f"pip install -e '.[{extra}]'{use}")
 
 
@@ -138,13 +138,19 @@ def _counted(asked: list[Asked], known: Mapping[str, Partition], what: str, key:
             states.append(f"none asked{whose}")
             continue
         if limit is not None and wanted > limit:
-            others = [name for name, other in known.items() if (getattr(other, has) or wanted) >= wanted]
+            others = [name for name, other in known.items() if _has(other, has, wanted)]
             elsewhere = f", or partition = {' or '.join(others)}" if others else ""
-            state = f"{wanted:g} asked{whose}, {each.resources.partition or 'the default'} has {limit:g} {unit}".rstrip()
+            name = each.resources.partition or "the default"
+            state = f"{wanted:g} asked{whose}, {name} has {limit:g} {unit}".rstrip()
             return Finding(what, "change", state, f"{key} = {limit:g}{elsewhere}")
         bound = "no limit" if limit is None else f"{limit:g} {unit}".rstrip()
         states.append(f"{wanted:g} of {bound}{whose}")
     return Finding(what, "ok", "; ".join(dict.fromkeys(states)))
+
+
+def _has(partition: Partition, what: str, wanted: float) -> bool:
+    limit = getattr(partition, what)
+    return limit is None or bool(limit >= wanted)
 
 
 def _accounting(config: Mapping[str, str]) -> Finding:
@@ -213,7 +219,7 @@ def _on_a_node(profile: Profile, folder: Path, told: Callable[[str], None]) -> I
         yield Finding("test job", "missing", str(error), "try again")
         return
     if answer.trouble:
-        verdict = "optional" if answer.is_late else "change"
+        verdict: Verdict = "optional" if answer.is_late else "change"
         repair = "ask again later" if answer.is_late else "--out on a file system that every node has, or the profile"
         yield Finding("test job", verdict, f"{answer.job} {answer.trouble}", repair)
         return

@@ -25,7 +25,7 @@ options = dict(word.partition("=")[::2] for word in words if word.startswith("--
 wanted = options.get("--name", "").split(",")
 if command == "sbatch" and "--test-only" in words:
     if options.get("--partition") == "nope":
-        sys.exit("sbatch: error: invalid partition specified: nope\\nallocation failure: Invalid partition name specified")
+        sys.exit("sbatch: error: invalid partition specified: nope\\nallocation failure: Invalid partition name")
     print("sbatch: Job 12 to start at now using 1 processors on nodes n1 in partition batch", file=sys.stderr)
 elif command == "sbatch":
     text = pathlib.Path(words[-1]).read_text()
