@@ -56,7 +56,8 @@ def doctor(
         raise UserError(f"--out {out} is for a cluster. Expected: with --profile P.")
     from launchers._survey import survey
 
-    if any([_show(finding) for finding in survey()]):
+    bad = [_show(finding) for finding in survey()]
+    if any(bad):
         raise typer.Exit(SOME_FAILED)
 
 

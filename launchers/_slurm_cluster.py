@@ -202,9 +202,7 @@ class SlurmCluster:
             SlurmFailed: the controller does not answer.
         """
         form = "%i|%T|%r|%N"
-        lines = call(
-            "squeue", "--noheader", "--array", "--states=all", f"--format={form}", f"--name={','.join(names)}"
-        )
+        lines = call("squeue", "--noheader", "--array", "--states=all", f"--format={form}", f"--name={','.join(names)}")
         return dict(_states(lines))
 
     def history(self, names: Sequence[str], since: str) -> dict[str, JobState]:

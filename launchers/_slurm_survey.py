@@ -86,7 +86,12 @@ def survey_cluster(profile: Profile, folder: Path, told: Callable[[str], None] =
 def _programs(profile: Profile) -> Iterator[Finding]:
     absent = [each for each in NEEDED if shutil.which(each) is None]
     repair = "a machine where Slurm's commands work, or PATH"
-    yield Finding("commands", "missing" if absent else "ok", ", ".join(absent) or "sbatch and all others", repair if absent else "")
+    yield Finding(
+        "commands",
+        "missing" if absent else "ok",
+        ", ".join(absent) or "sbatch and all others",
+        repair if absent else "",
+    )
     for module, needed in (("submitit", True), ("ray", _spreads(profile))):
         if importlib.util.find_spec(module):
             yield Finding(module, "ok", "installed")
@@ -238,17 +243,23 @@ def _compared(answer: Answer, own: dict[str, Any], profile: Profile) -> Iterator
     else:
         yield Finding("python there", "ok", state)
     if found["espalier"] != own["espalier"] and profile.container is None:
-        yield Finding("espalier there", "change", f"{found['espalier']}; here {own['espalier']}", "PYTHONPATH, or python")
+        yield Finding(
+            "espalier there", "change", f"{found['espalier']}; here {own['espalier']}", "PYTHONPATH, or python"
+        )
     else:
         yield Finding("espalier there", "ok", found["espalier"])
     if profile.gpus:
         seen = Finding("GPUs there", "ok", f"torch sees {found['gpus']} of 1 asked")
-        unseen = Finding("GPUs there", "optional", f"torch sees none on {node}", "a build of torch for CUDA, or gpus = 0")
+        unseen = Finding(
+            "GPUs there", "optional", f"torch sees none on {node}", "a build of torch for CUDA, or gpus = 0"
+        )
         yield seen if found["gpus"] else unseen
     if _spreads(profile):
         lacking = Finding("ray there", "change", "not installed", "pip install -e '.[ray]'")
         yield Finding("ray there", "ok", "installed") if found["ray"] else lacking
     if "scratch_error" in found:
-        yield Finding("scratch", "change", f"{found['scratch']} on {node}: {found['scratch_error']}", "scratch of the profile")
+        yield Finding(
+            "scratch", "change", f"{found['scratch']} on {node}: {found['scratch_error']}", "scratch of the profile"
+        )
     else:
         yield Finding("scratch", "ok", f"{found['scratch']} on {node}, {found['free_gib']:.1f} GiB free")

@@ -67,7 +67,9 @@ def overview(plan: Plan, folder: Path, cluster: Cluster) -> Overview:
     pairs = zip(plan.cells, standings(plan, Store(folder), judge.is_over), strict=True)
     found = [replace(judge.judged(cell, standing), wave=waves[cell.id.key]) for cell, standing in pairs]
     found = _explained(found, plan, judge, submitted, cluster, notes)
-    return Overview([judge.with_retry(each, cell) for each, cell in zip(found, plan.cells, strict=True)], True, tuple(notes))
+    return Overview(
+        [judge.with_retry(each, cell) for each, cell in zip(found, plan.cells, strict=True)], True, tuple(notes)
+    )
 
 
 @dataclass

@@ -73,10 +73,10 @@ def test_a_folder_that_was_there_stays_as_it_was(
     study = working_folder / "study"
     cell = min((study / "cells").glob("spectrum-*.h5"))
     cell.unlink()
-    before = {path for path in study.rglob("*")}
+    before = set(study.rglob("*"))
     answer = espalier(*words("submit", PARTITION, "study"))
     assert (answer.code, answer.err) == (2, f"{LINE}\n")
-    assert {path for path in study.rglob("*")} == before
+    assert set(study.rglob("*")) == before
     assert len(submissions(study)) == 1
 
 

@@ -125,14 +125,18 @@ def test_a_cell_that_ran_out_of_memory_gets_more_and_what_waits_for_it_follows(
     outcomes, said = waited(tiny_plan, study, lambda _: fake.run_all())
     assert by_status(outcomes) == {"done": len(tiny_plan.cells)}
     dense = tiny_plan.cells[0].id
-    assert any(
-        f"{dense.name}" in line and "ran out of memory, memory_gib 1 instead of 0.5" in line for line in said
-    ), said
+    assert any(f"{dense.name}" in line and "ran out of memory, memory_gib 1 instead of 0.5" in line for line in said), (
+        said
+    )
     again = submissions(study)[1]
     assert again.again[dense.key] == {"cause": "OUT_OF_MEMORY", "number": 1, "raised": {"memory_gib": [0.5, 1.0]}}
     assert fake.jobs[again.arrays[0].ids[0]]["flags"]["mem"] == "1024M"
     told = SubmissionFolder(study, first.name).told(0, 0)[-1]
-    assert (told["event"], told["cause"], told["raised"]) == ("queued_again", "OUT_OF_MEMORY", {"memory_gib": [0.5, 1.0]})
+    assert (told["event"], told["cause"], told["raised"]) == (
+        "queued_again",
+        "OUT_OF_MEMORY",
+        {"memory_gib": [0.5, 1.0]},
+    )
     others = [cell.id.key for cell in tiny_plan.cells[1:]]
     assert {again.again[key]["number"] for key in others if key in again.again} <= {0}
 

@@ -43,7 +43,7 @@ def test_jobs_that_are_there_already_count(tiny_plan: Plan, fake: FakeSlurm, stu
 
 def test_a_limit_below_the_number_of_waves_cannot_be_met(tiny_plan: Plan, fake: FakeSlurm, study: Path) -> None:
     limited(fake, 1)
-    with pytest.raises(Refused, match="at least 2 jobs. Ask for a higher limit"):
+    with pytest.raises(Refused, match=r"at least 2 jobs\. Ask for a higher limit"):
         slurm.submit(tiny_plan, study, Profile(time_min=5), SlurmCluster())
 
 

@@ -2,7 +2,15 @@ import json
 
 import pytest
 
-from launchers._slurm_facts import Allowance, allowance, configuration, minutes, num_queued, partition_called, partitions
+from launchers._slurm_facts import (
+    Allowance,
+    allowance,
+    configuration,
+    minutes,
+    num_queued,
+    partition_called,
+    partitions,
+)
 from tests.launchers.fake_slurm import FakeSlurm
 
 LIMITS = {"AccountingStorageEnforce": "associations,limits", "ClusterName": "fake"}

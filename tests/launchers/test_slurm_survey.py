@@ -65,7 +65,7 @@ def test_a_folder_that_is_not_there_yet_is_not_there_afterwards(survey: Survey, 
     ("asked", "what", "state", "repair"),
     [
         ({"time_min": 90}, "time limit", "90 asked, the default has 60 min", "time_min = 60"),
-        ({"gpus": 4}, "GPUs", "4 asked, the default has 2 on a node", "gpus = 2"),
+        ({"gpus": 4}, "GPUs", "4 asked (others), the default has 2 on a node", "gpus = 2"),
         ({"memory_gib": 64}, "memory", "64 asked, the default has 5.85938 GiB on a node", "memory_gib = 5.85938"),
         ({"cpus": 8}, "processors", "8 asked, the default has 2 on a node", "cpus = 2"),
         ({"partition": "nope"}, "partition", "nope is not there", "partition = one of batch"),
@@ -144,7 +144,7 @@ def test_a_job_that_waits_for_too_long_is_taken_back(
     survey: Survey, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_slurm_trial, "IN_QUEUE_S", 0.0)
-    found = survey(lambda job: None)
+    found = survey(lambda _: None)
     assert found["test job"].verdict == "optional"
     assert found["test job"].state.endswith("Priority")
     assert {job["state"] for job in fake.jobs.values()} == {"CANCELLED"}
