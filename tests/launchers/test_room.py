@@ -19,11 +19,11 @@ def limited(fake: FakeSlurm, number: int) -> None:
 def test_a_plan_of_too_many_jobs_is_refused_before_its_first_sbatch(
     tiny_plan: Plan, fake: FakeSlurm, study: Path
 ) -> None:
-    limited(fake, 3)  # one dense cell, three that need it
+    limited(fake, 3)  # two cells of the first wave, three of the second
     with pytest.raises(Refused) as caught:
         slurm.submit(tiny_plan, study, Profile(time_min=5), SlurmCluster())
     assert str(caught.value) == (
-        "4 jobs are too many: account lab allows 3 in the queue at a time, and 0 are there. "
+        "5 jobs are too many: account lab allows 3 in the queue at a time, and 0 are there. "
         "Pack more cells in a job: cells_per_job = 2 in the profile."
     )
     assert fake.calls() == {"scontrol": 1, "sacctmgr": 2, "squeue": 1}
@@ -33,11 +33,11 @@ def test_a_plan_of_too_many_jobs_is_refused_before_its_first_sbatch(
 
 
 def test_jobs_that_are_there_already_count(tiny_plan: Plan, fake: FakeSlurm, study: Path, tmp_path: Path) -> None:
-    limited(fake, 4)
+    limited(fake, 5)
     slurm.submit(tiny_plan, study, Profile(time_min=5), SlurmCluster())
     other = tmp_path / "other"
     (other / "cells").mkdir(parents=True)
-    with pytest.raises(Refused, match=r"4 are there\. .*cells_per_job = 1 in the profile and wait until the others"):
+    with pytest.raises(Refused, match=r"5 are there\. .*cells_per_job = 1 in the profile and wait until the others"):
         slurm.submit(tiny_plan, other, Profile(time_min=5), SlurmCluster())
 
 
