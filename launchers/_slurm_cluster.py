@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from launchers._profile import Profile, Resources
 from launchers._slurm_job import run_element
-from suite.errors import UserError
+from suite.errors import STORAGE_ERRORS, UserError
 
 # Final states; every other one, also one that this code has never heard of, is that of a job that may still run.
 ENDED = frozenset(
@@ -124,6 +124,7 @@ class SlurmCluster:
 
         Raises:
             UserError: Slurm refused it; with its own words.
+            OSError: the folder takes no more files.
         """
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -136,6 +137,8 @@ class SlurmCluster:
             with redirect_stderr(said), _environment(profile.environment):
                 submitted = executor.map_array(run_element, *zip(*order.calls, strict=True))
         except (FailedJobError, FailedSubmissionError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+                raise  # a full disk is no refusal
             words = " ".join(str(error).replace("sbatch: error: ", "").split())
             raise UserError(f"sbatch refused the jobs: {words or 'no reason given'}. Mend the profile.") from None
         return [str(job.job_id) for job in submitted]

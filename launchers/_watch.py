@@ -31,6 +31,7 @@ REPAIRS = {
     "COMPLETED": "ended without a record",
     "FAILED": "ended with exit code {code}",
 }
+NO_OUTPUT = "0:53"  # what accounting has where slurmd cannot open the files of a job's output
 
 
 @dataclass
@@ -117,6 +118,7 @@ class Watch:
         _, array, index = self.places[key]
         state = standing.get(array.ids[index])
         if state and state.state == "PENDING":
+            self._gone_s.pop(key, None)  # one that lost its node is seen to have ended before it waits again
             return False
         last = self._last(key)
         if last.get("event") == "started" and key not in self._started:
@@ -193,6 +195,9 @@ def explanation(state: JobState | None, array: QueuedArray) -> str:
     """Return why a job left no record, in words that name the repair."""
     if state is None:
         return "is gone and accounting does not know why; run the same command again"
+    if (state.state, state.reason) == ("FAILED", NO_OUTPUT):
+        place = state.node or "its node"
+        return f"could not begin: {place} does not see the study's folder; give --out DIR that all nodes see"
     facts = {"memory_gib": "the site's default", **array.resources, "code": state.reason.partition(":")[0] or "unknown"}
     where = f" on {state.node}" if state.node and "None" not in state.node else ""
     return REPAIRS.get(state.state, f"ended as {state.state}").format(**facts) + where

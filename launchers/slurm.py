@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from launchers._arrays import JobArray, job_arrays, needed_jobs
+from launchers._claims import release_claims
 from launchers._events import Report
 from launchers._profile import Profile
 from launchers._slurm_cluster import Cluster, Order, SlurmCluster, SlurmFailed, require_slurm
@@ -85,13 +86,15 @@ def submit(
     """
     store = Store(folder)
     missing = {cell.id.key: cell for cell in plan.cells if not store.is_committed(cell.id)}
-    waiting = _in_queue(folder, cluster)
+    earlier = submissions(folder)
+    waiting = _in_queue(earlier, cluster)
     todo = [cell for cell in missing.values() if cell.id.key not in waiting]
     if not todo:
         return None
     arrays = job_arrays(todo, profile, cluster.array_limit())
     files = SubmissionFolder(folder, f"{plan.study.name}-{secrets.token_hex(4)}")
     _forget_failures(todo, store)
+    release_claims(todo, store, {each.name for each in earlier})
     files.prepare()
     started = Submission(
         files.name,
@@ -126,7 +129,7 @@ class _Submitting:
             self.files.write(done)
             self.cluster.release(_mains(queued))
         except BaseException as error:
-            self._withdraw(queued, started)
+            self._withdraw(_mains(queued), started)
             if isinstance(error, SlurmFailed):
                 raise UserError(f"{error}. Nothing was queued; try again.") from None
             raise
@@ -148,17 +151,20 @@ class _Submitting:
         elements = tuple(tuple(cell.id.key for cell in element) for element in array.elements)
         return QueuedArray(number, array.wave, array.resources.model_dump(exclude_none=True), tuple(ids), elements)
 
-    def _withdraw(self, queued: list[QueuedArray], started: Submission) -> None:
+    def _withdraw(self, queued: list[str], started: Submission) -> None:
+        """Take back what bears this name: the last sbatch may have queued an array, and what followed it failed."""
+        with suppress(SlurmFailed):
+            standing = self.cluster.standing([self.files.name])
+            queued = sorted({*queued, *(main_job(job) for job, state in standing.items() if not state.ended)}, key=int)
         if queued:
             with suppress(SlurmFailed):
-                self.cluster.withdraw(_mains(queued))
+                self.cluster.withdraw(queued)
         with suppress(OSError):
             self.files.write(replace(started, state="withdrawn"))
 
 
-def _in_queue(folder: Path, cluster: Cluster) -> dict[str, str]:
-    """Return key -> job, for the cells that earlier submissions of this folder have in the queue."""
-    earlier = submissions(folder)
+def _in_queue(earlier: list[Submission], cluster: Cluster) -> dict[str, str]:
+    """Return key -> job, for the cells that earlier submissions of a folder have in the queue."""
     if not earlier:
         return {}
     try:
