@@ -42,7 +42,7 @@ def test_what_slurm_refuses_is_one_line(
         assert answer.code == 2, answer
         (said,) = answer.err.splitlines()
         assert said.startswith("espalier: sbatch refused the jobs: ")
-        assert said.endswith(f"{REFUSED[line]}. Mend the profile.")
+        assert REFUSED[line] in said
     assert cluster.queue() == []
     assert submissions(out) == []
     assert not out.exists() or not list((out / "cells").iterdir())
