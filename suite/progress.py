@@ -52,9 +52,7 @@ def read_plan(folder: Path) -> Plan:
     return plan_from_json(path.read_text(encoding="utf-8", errors="replace"), path)
 
 
-def standings(
-    plan: Plan, store: Store, is_over: Callable[[Cell, Owner], bool] = lambda *_: False
-) -> list[Standing]:
+def standings(plan: Plan, store: Store, is_over: Callable[[Cell, Owner], bool] = lambda *_: False) -> list[Standing]:
     """Return the state of every cell, in the plan's order.
 
     Args:

@@ -51,9 +51,7 @@ def test_a_killed_job_s_cell_is_lost_at_once(tiny_plan: Plan, fake: FakeSlurm, s
     assert claim(tiny_plan, study).exists()  # who only looks writes nothing
 
 
-def test_the_next_submission_does_not_wait_for_it(
-    tiny_plan: Plan, fake: FakeSlurm, study: Path, at_work: str
-) -> None:
+def test_the_next_submission_does_not_wait_for_it(tiny_plan: Plan, fake: FakeSlurm, study: Path, at_work: str) -> None:
     slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
     assert claim(tiny_plan, study).exists()  # its job runs
     fake.set(at_work, state="NODE_FAIL")
@@ -76,9 +74,7 @@ def test_a_retry_in_this_process_does_not_wait(tiny_plan: Plan, fake: FakeSlurm,
 
 
 @pytest.mark.parametrize("job", ["", "somebody-else 12"])
-def test_claims_of_others_are_left_alone(
-    job: str, tiny_plan: Plan, fake: FakeSlurm, study: Path, at_work: str
-) -> None:
+def test_claims_of_others_are_left_alone(job: str, tiny_plan: Plan, fake: FakeSlurm, study: Path, at_work: str) -> None:
     claim(tiny_plan, study).write_text(json.dumps(vars(Owner("n9", "n9 boot 1", 7, "8", job, "0"))))
     fake.set(at_work, state="NODE_FAIL")
     assert first(tiny_plan, study).state == "running"

@@ -105,9 +105,7 @@ def test_a_disk_that_is_full_when_jobs_commit_ends_in_one_line(
 
     filler = threading.Thread(target=fill)
     filler.start()
-    answer = espalier(
-        "run", study, "--launcher", "slurm", "--profile", "./site.toml", "--out", out, *settings(SLOW)
-    )
+    answer = espalier("run", study, "--launcher", "slurm", "--profile", "./site.toml", "--out", out, *settings(SLOW))
     filler.join()
     assert answer.code == 2, answer
     assert "No space left on device" in answer.err.splitlines()[-1]

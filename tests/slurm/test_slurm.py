@@ -22,9 +22,7 @@ def test_a_whole_study_has_the_records_of_one_process(
     science: Callable[[Path], dict[str, Any]],
     settings: Callable[..., list[str]],
 ) -> None:
-    answer = espalier(
-        "run", study, "--launcher", "slurm", "--profile", "devcluster", "--out", out, *settings(WHOLE)
-    )
+    answer = espalier("run", study, "--launcher", "slurm", "--profile", "devcluster", "--out", out, *settings(WHOLE))
     assert (answer.code, answer.err) == (0, "")
     assert "9 cells: 9 done in " in answer.out
     assert science(out) == reference(WHOLE)
