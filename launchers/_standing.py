@@ -54,7 +54,7 @@ def overview(plan: Plan, folder: Path, cluster: Cluster) -> Overview:
     if not submitted:
         return Overview(standings(plan, Store(folder)))
     notes = [f"{each.name} {INTERRUPTED}: espalier cancel {folder}" for each in submitted if each.state == "queuing"]
-    queue: dict[str, JobState] | None =    names: Collection[str]  # of all submissions
+    queue: dict[str, JobState] | None = None
     try:
         queue = cluster.standing([each.name for each in submitted])
     except SlurmFailed as error:
@@ -74,8 +74,7 @@ class _Judge:
     folder: Path
     places: Mapping[str, tuple[Submission, QueuedArray, int]]
     queue: Mapping[str, JobState] | None
-    names: Collection[str]
-    _read| None
+    names: Collection[str]  # of all submissions
     _read: dict[tuple[str, int, int], list[dict[str, Any]]] = field(default_factory=dict)
 
     def judged(self, cell: Cell, standing: Standing) -> Standing:

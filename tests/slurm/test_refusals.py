@@ -4,6 +4,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,9 @@ def test_a_disk_that_is_full_when_jobs_commit_ends_in_one_line(
 
     def fill() -> None:
         wait_until(lambda: any(each.state == "queued" for each in submissions(out)), "nothing is queued")
-        with pytest.raises(OSError, match="No space left on device"), (out / "filler").open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
+        with suppress(OSError), (out / "filler").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
 
     filler = threading.Thread(target=fill)
     filler.start()
