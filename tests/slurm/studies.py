@@ -19,14 +19,14 @@ from suite.study import read_study
 
 PATIENCE_S = 300  # a bound for a busy machine, never a measurement
 
-# One of each kind of cell, nine cells in three waves.
+# One of each kind of cell, eleven cells in three waves.
 WHOLE = (
     'methods=["dense", "lomp", "random"]',
     "sparsities=[0.5, 0.75]",
     'analyses=["spectrum", "limit"]',
     "options={spectrum={num_lanczos_steps=20}, limit={num_lanczos_steps=20, max_evaluations=12, fine_tune_epochs=1}}",
 )
-# For each seed four cells: two dense ones, the second of which takes seconds, and one that needs each.
+# For each seed five cells: two dense ones, the second of which takes seconds; one needs the first, two the second.
 SLOW_EPOCHS = 2000
 SLOW = (
     'methods=["random", "lomp"]',

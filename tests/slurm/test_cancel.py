@@ -38,7 +38,7 @@ def test_a_study_is_cancelled_at_work_and_finished_later(
         return Counter(each["state"] for each in standing().values())
 
     answer = espalier("submit", study, "--profile", "./1.toml", "--out", out, *settings(SLOW))
-    assert answer.out.startswith("study tiny-study: 8 of 8 cells queued, 4 jobs in 2 arrays, named tiny-study-")
+    assert answer.out.startswith("study tiny-study: 10 of 10 cells queued, 5 jobs in 2 arrays, named tiny-study-")
 
     wait_until(lambda: standing()[slow]["state"] == "running", "no cell is seen to run")
     found = standing()
@@ -46,24 +46,24 @@ def test_a_study_is_cancelled_at_work_and_finished_later(
         (0, "done", ""): 1,
         (0, "running", found[slow]["message"]): 1,
         (0, "queued", "JobArrayTaskLimit"): 2,
-        (1, "waiting", "Dependency"): 4,
+        (1, "waiting", "Dependency"): 6,
     }
     lines = espalier("status", out).out.splitlines()
     assert any(line.startswith(f"running on {found[slow]['node']}: {slow} (") for line in lines)
-    assert {"2 queued: JobArrayTaskLimit", "4 waiting: Dependency"} <= set(lines)
+    assert {"2 queued: JobArrayTaskLimit", "6 waiting: Dependency"} <= set(lines)
 
     before = stamps(out)
     answer = espalier("cancel", out)
-    assert answer.out.startswith("study tiny-study: 4 jobs cancelled, with 7 cells; none is left\n")
+    assert answer.out.startswith("study tiny-study: 5 jobs cancelled, with 9 cells; none is left\n")
     assert cluster.queue() == []
-    assert counted() == {"done": 1, "missing": 7}  # not running, although the killed job has left its claim
+    assert counted() == {"done": 1, "missing": 9}  # not running, although the killed job has left its claim
     assert espalier("cancel", out).out == "study tiny-study: nothing is queued, nothing was cancelled\n"
-    line = "study tiny-study: nothing failed and nothing was lost; 7 cells are missing\n"
+    line = "study tiny-study: nothing failed and nothing was lost; 9 cells are missing\n"
     assert espalier("retry", out).out == line
 
     answer = espalier("run", study, "--launcher", "slurm", "--profile", "./4.toml", "--out", out, *settings(SLOW))
     assert (answer.code, answer.err) == (0, "")
-    assert "8 cells: 7 done, 1 cached in " in answer.out
+    assert "10 cells: 9 done, 1 cached in " in answer.out
     assert before.items() <= stamps(out).items()
     assert science(out) == reference(SLOW)
-    assert (cluster.queue(), counted()) == ([], {"done": 8})
+    assert (cluster.queue(), counted()) == ([], {"done": 10})

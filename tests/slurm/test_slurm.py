@@ -24,7 +24,7 @@ def test_a_whole_study_has_the_records_of_one_process(
 ) -> None:
     answer = espalier("run", study, "--launcher", "slurm", "--profile", "devcluster", "--out", out, *settings(WHOLE))
     assert (answer.code, answer.err) == (0, "")
-    assert "9 cells: 9 done in " in answer.out
+    assert "11 cells: 11 done in " in answer.out
     assert science(out) == reference(WHOLE)
     assert (out / "report" / "index.html").stat().st_size > 0
     assert cluster.queue() == []

@@ -43,5 +43,5 @@ def test_the_driver_outlives_a_silent_controller_and_a_dead_accounting(
     assert outcomes.pop(lost.id.key).message.startswith(f"its job {job} ")
     assert {outcomes.pop(cell.id.key).status for cell in needing(plan, lost)} == {"upstream_failed"}
     assert {outcome.status for outcome in outcomes.values()} == {"done"}
-    assert len(outcomes) == 6
+    assert len(outcomes) == 7
     assert science(out).items() <= reference(SLOW).items()
