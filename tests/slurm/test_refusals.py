@@ -21,7 +21,6 @@ REFUSED = {
     'partition = "nowhere"': "Invalid partition name specified",
     'account = "nobody"': "Invalid account or account/partition combination specified",
     'qos = "none"': "Invalid qos specification",
-    "gpus = 3": "Requested node configuration is not available",
     '[kinds.limit]\npartition = "nowhere"': "Invalid partition name specified",  # when two arrays are in the queue
 }
 
