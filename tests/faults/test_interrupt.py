@@ -43,7 +43,7 @@ def test_an_interrupt_ends_in_one_line_and_leaves_nothing_running(
     assert below or not options
     assert list(driver.temporary.glob("esp-*")) == []
     assert not (driver.home / ".ray").exists()
-    cells = list((driver.folder / "cells").iterdir())
+    cells = list((driver.folder / "cells").glob("*.h5"))  # beside claims, perhaps, of workers that were killed
     assert len(cells) >= 2
     for path in cells:
         verify_seal(path)
