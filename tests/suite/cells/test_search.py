@@ -127,6 +127,9 @@ class CutMap:
         self.folder = folder
         return self
 
+    def close(self) -> None:
+        """Hold nothing between two calls."""
+
     def __call__(self, source: Any, requests: Sequence[Any]) -> Iterator[Any]:
         with growing_inline_map(self.folder) as growing:
             for result in growing(source, requests):
