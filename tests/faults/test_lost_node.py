@@ -91,7 +91,8 @@ def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     folder = Path(tempfile.mkdtemp(prefix="e-", dir=_ray_session._short_root()))
     before = dict(os.environ)
-    settings = _ray_session._settings(folder) | {"RAY_TMPDIR": str(folder)}
+    token = {"RAY_AUTH_TOKEN_PATH": str(_ray_session.new_token(folder)), "RAY_TMPDIR": str(folder)}
+    settings = _ray_session.SETTINGS | token
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -102,7 +102,7 @@ def test_a_cell_that_always_kills_its_worker_fails_after_its_tries(
     assert first.message.startswith("its worker died 3 times")
     assert {outcome.status for outcome in others} == {"upstream_failed"}
     assert len(list(tmp_path.glob("token-*"))) == 20 - ray_pool.MAX_ATTEMPTS
-    assert not list((tmp_path / "ray" / "cells").iterdir())
+    assert not list((tmp_path / "ray" / "cells").glob("*.h5"))  # a worker that died may leave its claim
     (standing, *_) = standings(mortal_plan, Store(tmp_path / "ray"))
     assert (standing.state, standing.message) == ("failed", first.message)
 
