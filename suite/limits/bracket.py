@@ -96,7 +96,7 @@ class Runs:
         """
         low, high = (self.limit(name, loss_tolerance_nats, upper=upper) for upper in (False, True))
         truncation, middle = 0.5 * abs(high - low), 0.5 * (low + high)
-        if not self._exact():
+        if not self._exhausted():
             for fraction in _EARLIER:
                 truncation = max(truncation, abs(middle - self.shortened(fraction).middle(name, loss_tolerance_nats)))
         return Bracket(low, high, truncation, self.probe_standard_error(name, loss_tolerance_nats, middle))
@@ -139,24 +139,26 @@ class Runs:
             return Quadrature(self.order.squared_radii[:1] * 0.0, self.order.squared_radii[:1] * 0.0 + 1.0)
         return treated(SpectralMeasure((rule(self.removed, upper=upper),), sampled=False), self.curvature).pooled()
 
-    def _exact(self) -> bool:
+    def _exhausted(self) -> bool:
         runs = [*self.probes, *([] if self.removed is None else [self.removed])]
         return all(run.status == "breakdown" for run in runs)
 
 
 @lru_cache(maxsize=256)
 def rule(run: "Tridiagonal", *, upper: bool) -> Quadrature:
-    """Return the rule of one end of the bracket; after a breakdown both are the exact one.
+    """Return the rule of one end of the bracket.
+
+    After a breakdown both are the exact one but for the residual that was taken for rounding: where it hides
+    eigenvalues that matter, both rules still tell by how much.
 
     Cost: a tridiagonal eigenproblem, O(k^3); remembered, because both limits ask for the same ones.
     """
-    residual_norm = 0.0 if run.status == "breakdown" else run.residual_norm
     if upper:
-        return radau_quadrature(run.diagonal, run.off_diagonal, residual_norm)
+        return radau_quadrature(run.diagonal, run.off_diagonal, run.residual_norm)
     gauss = gauss_quadrature(run.diagonal, run.off_diagonal)
     if gauss.nodes[0] >= -_ROUNDING * gauss.nodes[-1]:
         return gauss
-    return averaged_quadrature(run.diagonal, run.off_diagonal, residual_norm)
+    return averaged_quadrature(run.diagonal, run.off_diagonal, run.residual_norm)
 
 
 @lru_cache(maxsize=256)

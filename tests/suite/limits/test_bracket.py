@@ -6,9 +6,10 @@ import torch
 
 from suite.curvature.lanczos import lanczos
 from suite.curvature.operators import MatrixOperator
-from suite.curvature.quadrature import Quadrature
+from suite.curvature.quadrature import Quadrature, SpectralMeasure
 from suite.limits.bracket import LIMITS, Runs, shortened
 from suite.limits.exact import exact_limits
+from suite.limits.gaussian_width import gaussian_width_limit
 from suite.limits.removal import MagnitudeOrder
 
 
@@ -92,3 +93,20 @@ def test_a_shortened_run_is_the_run_of_fewer_steps(quadratic_model):
     assert shortened(long, 1.0) is long
     assert shortened(short, 0.01).num_lanczos_steps == 1
     assert isinstance(_runs(model, 3)._direction(True), Quadrature)
+
+
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-4, 1e-2])
+def test_what_a_breakdown_in_single_precision_hides_is_told(epsilon):
+    dim = 300
+    draw = np.random.default_rng(1)
+    eigenvalues = np.concatenate([10.0 ** draw.uniform(-9, -6.5, dim - 3), [0.5, 0.8, 1.0]])
+    order = MagnitudeOrder.of(draw.standard_normal(dim))
+    operator = MatrixOperator(torch.from_numpy(eigenvalues.astype(np.float32)).diag())
+    signs = torch.from_numpy(draw.choice([-1.0, 1.0], dim).astype(np.float32))
+    found = Runs([lanczos(operator.matvec, signs, dim)], None, order, "positive")
+    assert found.probes[0].status == "breakdown"
+    assert found.probes[0].num_lanczos_steps < dim
+    bracket = found.bracket("gaussian_width", epsilon)
+    mu = SpectralMeasure((Quadrature(eigenvalues, np.full(dim, 1 / dim)),))
+    exact = gaussian_width_limit(mu, order, epsilon, curvature="positive").sparsity_limit
+    assert abs(bracket.middle - exact) <= bracket.truncation + 1 / dim
