@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.console import Console
 from espalier.limits_table import COLUMNS, limits_in, table_lines
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_FIRST_LINE_S, _LINE_EVERY_S = 2.0, 15.0  # of progress in a log
 _REPEAT_S = 0.5  # of a lost interrupt
 
 
@@ -63,19 +65,37 @@ def resumable() -> Iterator[None]:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[float, str], None]]:
-    """Yield what takes a fraction and a text; shown on a terminal alone. What the engine says is told as it comes."""
+    """Yield what takes a fraction and a text: a bar on a terminal, elsewhere a line now and then.
+
+    What the engine says is told as it comes.
+    """
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.table import Column
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        with told_by_the_engine():
+            yield Lines().take
+        return
     text = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, overflow="fold"))
     columns = (BarColumn(bar_width=16), TaskProgressColumn(), text)
-    with (
-        Progress(*columns, console=console, transient=True, expand=True, disable=not console.is_terminal) as bar,
-        told_by_the_engine(),
-    ):
+    with Progress(*columns, console=console, transient=True, expand=True) as bar, told_by_the_engine():
         task = bar.add_task("reading", total=1.0)
         yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
+
+
+class Lines:
+    """Prints how a measurement stands, not oftener than a log can bear; clock: seconds from any fixed moment."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next_s = clock() + _FIRST_LINE_S
+
+    def take(self, fraction: float, text: str) -> None:
+        """Print one line, if the last is long enough ago."""
+        if self._clock() >= self._next_s:
+            self._next_s = self._clock() + _LINE_EVERY_S
+            complain(f"{fraction:.0%}: {text}")
 
 
 @contextmanager

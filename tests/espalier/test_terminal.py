@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from espalier.terminal import progress_bar, show
+from espalier.terminal import Lines, progress_bar, show
 
 LOST = """
 import signal, sys, time, weakref
@@ -79,6 +79,15 @@ def test_plans_and_warnings_are_told_once_each_and_the_rest_is_not(capsys: pytes
     expected = ["3 MiB", "warning: no convergence", "warning: a worker was lost"]
     assert lines[:3] == [f"espalier: {line}" for line in expected]
     assert logging.getLogger("suite").level == logging.NOTSET
+
+
+def test_a_log_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    now_s = 100.0
+    lines = Lines(clock=lambda: now_s)
+    for now_s in (101.0, 102.5, 110.0, 117.0, 118.0, 133.0):
+        lines.take(now_s / 1000, f"at {now_s:g} s")
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["espalier: 10%: at 102.5 s", "espalier: 12%: at 118 s", "espalier: 13%: at 133 s"]
 
 
 def test_limits_are_a_table_of_80_columns_and_the_rest_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,5 @@
 import logging
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from suite.curvature.arithmetic import Execution
 from suite.curvature.basis import Placement
 from suite.curvature.growing_runs import GrowingRuns
 from suite.curvature.lanczos import LanczosRun
-from suite.curvature.memory import MemoryPlan, in_units, memory_plan
+from suite.curvature.memory import MemoryPlan, in_units, memory_plan, say_plan
 from suite.curvature.operators import HessianOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.slq import run_probe
@@ -166,6 +167,18 @@ def test_fixed_and_growing_runs_place_their_bases_by_the_plan_and_say_so_once(ke
     said = [record.getMessage() for record in caplog.records if record.name == "suite.curvature.memory"]
     assert len(said) == 1
     assert "basis 0.0 MiB (6 steps, float32 in host memory)" in said[0]
+
+
+def test_a_plan_that_grows_is_said_again_after_a_tenth(caplog):
+    caplog.set_level(logging.INFO)
+    operator = _operator()
+    operator.plan = plan = memory_plan(operator, 1000)
+    here = Placement(CPU, torch.float32)
+    for num_rows in (8, 16, 2000, 2008, 4000):
+        say_plan(operator, here, num_rows)
+        assert operator.plan.peak_bytes == plan.with_basis(here, num_rows).peak_bytes
+    said = [re.search(r"(\d+) steps", record.getMessage()).group(1) for record in caplog.records]
+    assert said == ["8", "2000", "4000"]
 
 
 def test_kept_graphs_give_the_same_bits():
