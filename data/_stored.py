@@ -148,7 +148,12 @@ def _check_targets(path: Path, name: str, split: StoredSplit) -> None:
     if targets.dtype.kind not in "iu":
         raise refusal(path, f"{where} dtype {targets.dtype}", "integer class numbers", "Convert them to int64.")
     if targets.ndim != 1:
-        raise refusal(path, f"{where} shape {targets.shape}", "one class number per example, shape (examples,)")
+        raise refusal(
+            path,
+            f"{where} shape {targets.shape}",
+            "one class number per example, shape (examples,)",
+            "Flatten them, or take argmax(axis=1) of one-hot rows.",
+        )
     if len(targets) != len(split.inputs):
         raise refusal(path, f"{where} length {len(targets)}", f"as many as {name}/inputs: {len(split.inputs)}")
     if targets.min() < 0:

@@ -1,13 +1,12 @@
 """Commands about a user's own network: spectrum and limit."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from espalier.notebook import DEFAULT_TOLERANCE, NO_FINITE_RUN
-from espalier.terminal import SOME_FAILED, check_writable, complain, one_of, progress_bar, show, write_json
+from espalier.terminal import SOME_FAILED, check_writable, complain, one_of, progress_bar, show, unwritable, write_json
 
 if TYPE_CHECKING:
     from suite.measure import Beside
@@ -215,9 +214,8 @@ def _make_folder(checkpoint: Path | None) -> None:
         return
     try:
         checkpoint.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=checkpoint):
-            pass
+        reason = unwritable(checkpoint)
     except OSError as error:
-        raise UserError(
-            f"--checkpoint {checkpoint} cannot be written: {error.strerror}. Expected: a folder of your own."
-        ) from None
+        reason = error.strerror or type(error).__name__
+    if reason:
+        raise UserError(f"--checkpoint {checkpoint} cannot be written: {reason}. Expected: a folder of your own.")

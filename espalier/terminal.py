@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -163,15 +164,21 @@ def check_writable(path: Path | None) -> None:
     """Refuse a file for results that cannot be written, before anything is computed.
 
     Raises:
-        UserError: it is a folder, or its folder does not exist or belongs to somebody else.
+        UserError: it is a folder, or no file can be made beside it.
     """
     from suite.errors import UserError
 
-    if path is None:
-        return
-    folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    if path is not None and (path.is_dir() or unwritable(path.absolute().parent)):
         raise UserError(f"{path} cannot be written. Give --json a file in a folder that exists and is yours.")
+
+
+def unwritable(folder: Path) -> str:
+    """Return why no file can be made in a folder, by making one for a moment; nothing where one can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or type(error).__name__
 
 
 def write_json(path: Path | None, values: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """State dicts that a user brings or a cell stored: read without unpickling objects, loaded only where they fit."""
 
 import pickle  # for its error alone
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         UserError: the file is missing, not a torch file, or holds something else than named tensors.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's two lines about foreign pickles: refused below in one
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. {_EXPECTED}") from None
     except IsADirectoryError:

@@ -214,7 +214,7 @@ class MemoryNetwork:
         if inputs.ndim < 2 or targets.ndim != 1 or len(inputs) != len(targets) or not len(targets):
             raise UserError(
                 f"inputs have shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}. "
-                "Expected: (n, ...) and (n,), n >= 1."
+                "Expected: (n, ...) and (n,), n >= 1. Flatten targets, or take argmax(dim=1) of one-hot rows."
             )
         if targets.is_floating_point() or int(targets.min()) < 0:
             raise UserError(f"targets are {targets.dtype}, from {targets.min():g}. Expected: whole classes from 0.")

@@ -178,6 +178,7 @@ def test_weights_that_do_not_fit(content: object, words: str, mine: Path, refuse
     assert words in line
 
 
+@pytest.mark.filterwarnings("error")  # torch has words of its own for a foreign pickle: the answer is one line
 @pytest.mark.parametrize("saver", ["torch", "old torch", "pickle"])
 def test_code_in_weights_is_never_run(saver: str, mine: Path, tmp_path: Path, refused: Refused) -> None:
     trap = Hostile(tmp_path / "executed")
@@ -258,6 +259,7 @@ OPTIONS = [
     ("json", "no/such/limit.json", "no/such/limit.json cannot be written. Give --json a file in a folder that exists"),
     ("json", "good.h5/limit.json", "good.h5/limit.json cannot be written."),
     ("json", "folder", "folder cannot be written."),
+    ("json", "/proc/limit.json", "/proc/limit.json cannot be written."),
 ]
 
 
