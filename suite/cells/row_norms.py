@@ -70,8 +70,11 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     )
     units = {"num_zero_rows": "rows"}
     return Record(
+        status="ok" if np.isfinite(rows.norms.l1_norms).all() else "nonfinite",
         metrics={
-            name: Metric(value, units.get(name, "nats per squared weight")) for name, value in rows.summary().items()
+            name: Metric(value, units.get(name, "nats per squared weight"))
+            for name, value in rows.summary().items()
+            if np.isfinite(value)
         },
         arrays=row_arrays(rows),
         cost={"matvecs": float(operator.num_matvecs)},

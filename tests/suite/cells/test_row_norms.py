@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from data import read_dataset
+from suite.cells import row_norms
+from suite.cells._context import Context
 from suite.cells.row_norms import Config, tables
+from suite.curvature.rows import RowNorms, SampledRows
 from suite.networks.sources import StoredNetwork
 from suite.plan import Cell
 
@@ -37,3 +40,16 @@ def test_the_row_of_the_report(committed: Any, cell: Cell) -> None:
     record = committed.record(cell)
     (row,) = tables(Config.model_validate(cell.config, strict=False), record)["row_norms"]
     assert row == {"num_rows": 72, "num_zero_rows": int((record.arrays["row_l1_norm"] == 0).sum())}
+
+
+def test_a_product_that_is_not_finite_is_a_status(
+    committed: Any, cell: Cell, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms = RowNorms(np.arange(3), np.array([0.0, 2.0, np.nan]), np.array([0.0, 1.0, np.nan]), 3)
+    broken = SampledRows(np.array([0.1, 0.2, 0.3]), norms)
+    monkeypatch.setattr(row_norms, "sample_row_norms", lambda *args, **keywords: broken)
+    inputs = {"dense": (cell.inputs["dense"], committed.store.path(cell.inputs["dense"]))}
+    context = Context({"data": tiny_data}, inputs)
+    record = row_norms.run(Config.model_validate(cell.config, strict=False), {}, context)
+    assert record.status == "nonfinite"
+    assert {name: metric.value for name, metric in record.metrics.items()} == {"num_zero_rows": 1}
