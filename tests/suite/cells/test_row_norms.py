@@ -46,8 +46,11 @@ def test_a_product_that_is_not_finite_is_a_status(
     committed: Any, cell: Cell, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     norms = RowNorms(np.arange(3), np.array([0.0, 2.0, np.nan]), np.array([0.0, 1.0, np.nan]), 3)
-    broken = SampledRows(np.array([0.1, 0.2, 0.3]), norms)
-    monkeypatch.setattr(row_norms, "sample_row_norms", lambda *args, **keywords: broken)
+
+    def broken(*_: Any, **__: Any) -> SampledRows:
+        return SampledRows(np.array([0.1, 0.2, 0.3]), norms)
+
+    monkeypatch.setattr(row_norms, "sample_row_norms", broken)
     inputs = {"dense": (cell.inputs["dense"], committed.store.path(cell.inputs["dense"]))}
     context = Context({"data": tiny_data}, inputs)
     record = row_norms.run(Config.model_validate(cell.config, strict=False), {}, context)
