@@ -51,8 +51,8 @@ class WatchedMap:
         num_new = sum(self._num_new(request.name, request.num_lanczos_steps) for request in requests)
         if self._most_products:
             self._most_products = max(self._most_products, self._num_products + num_new)
-        pace = Pace(len(requests), max(1, num_new), self._advance_by(num_new))
         begin_s = time.perf_counter()
+        pace = Pace(len(requests), max(1, num_new), self._advance_by(num_new, begin_s))
         inner = self._inner.watched(pace.running) if isinstance(self._inner, WatchableMap) else self._inner
         for result in inner(source, requests):
             name, before = result.request.name if result.request else str(result.index), self._num_products
@@ -90,22 +90,27 @@ class WatchedMap:
         """Return how many steps more than before these are."""
         return max(0, num_lanczos_steps - self._num_steps.get(name, 0))
 
-    def _advance_by(self, num_new: int) -> Progress:
+    def _advance_by(self, num_new: int, begin_s: float) -> Progress:
         before = self._num_products
 
         def advance(fraction: float, text: str) -> None:
-            products = before + fraction * num_new
-            done = products / self._most_products if self._most_products else 0.0
-            self._tell(done, f"{self._standing}; {text}{self._at_most(products)}")
+            new = fraction * num_new
+            done = (before + new) / self._most_products if self._most_products else 0.0
+            each_s = (time.perf_counter() - begin_s) / new if new else 0.0
+            self._tell(done, f"{self._standing}; {text}{self._at_most(before + new, each_s)}")
 
         return advance
 
-    def _at_most(self, num_products: float) -> str:
-        """Return how long it takes at most with these examples, where a check told and more than these may follow."""
+    def _at_most(self, num_products: float, each_s: float) -> str:
+        """Return how long it takes at most with these examples, where a check told and more than these may follow.
+
+        At each_s per product, as of late, or as on the average so far where that is more.
+        """
         left = self._most_products - num_products
         if left < 1 or not self._seconds or not self._num_products:
             return ""
-        return f", at most {duration(left * self._seconds / self._num_products)} with these examples"
+        slower_s = max(each_s, self._seconds / self._num_products)
+        return f", at most {duration(left * slower_s)} with these examples"
 
     def _tell(self, fraction: float, text: str) -> None:
         self._fraction = min(1.0, max(self._fraction, fraction))
