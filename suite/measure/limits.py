@@ -28,7 +28,7 @@ from suite.measure.watch import Progress, WatchedOperator, part_of
 from suite.networks.loaded import Network
 from suite.networks.sources import HeldNetwork, NetworkSource
 
-_DELTA_RUNS = 4  # that a search from removed weights takes; a guess, for progress alone
+_DELTA_RUNS = 10  # that searches from removed weights take, at three tolerances; a guess, for progress alone
 
 
 @dataclass(frozen=True, eq=False)
