@@ -149,7 +149,7 @@ def _colours(curves: pd.DataFrame, predictions: pd.DataFrame) -> alt.Color:
 
 
 def _tolerance_layers(tolerance_nats: float, y: alt.Y) -> tuple[list[alt.Chart], list[alt.Chart]]:
-    """Return the line of the loss tolerance, and its label on a halo, where the curves have left it."""
+    """Return the line of the loss tolerance, and its label on a halo, at the end where no curve has come near it."""
     if not tolerance_nats > 0:
         return [], []
     line = pd.DataFrame(
@@ -158,7 +158,7 @@ def _tolerance_layers(tolerance_nats: float, y: alt.Y) -> tuple[list[alt.Chart],
     base = alt.Chart(line).encode(y=y)
     halo = {"stroke": "white", "strokeWidth": 4, "strokeOpacity": 0.85}
     labels = [
-        base.mark_text(align="right", baseline="top", dx=-4, dy=4, x=_theme.WIDTH, **look).encode(text="note:N")
+        base.mark_text(align="left", baseline="bottom", dx=6, dy=-4, x=0, **look).encode(text="note:N")
         for look in (halo, {})
     ]
     return [base.mark_rule(color="#7a7f87", strokeDash=[6, 4], strokeWidth=1.3)], labels
