@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
+
 from suite.curvature.operators import SymmetricOperator
 from suite.errors import UserError
 from suite.limits.faithful import NUM_LANCZOS_STEPS
@@ -17,7 +19,7 @@ from suite.networks.loaded import Network
 
 Beside = Literal["faithful", "masked"]
 NAMES: dict[Beside, str] = {"faithful": "gaussian_width_faithful", "masked": "masked_quadratic"}
-_PRODUCTS_OF_A_SEARCH = 500  # by conjugate gradients at three tolerances; a guess, for progress alone
+_PRODUCTS_OF_A_SEARCH = 5000  # by conjugate gradients at three tolerances; a guess, for progress alone
 
 
 def limits_beside(
@@ -86,12 +88,15 @@ def _masked(
         for each in predictions
         if each.limit == "statistical_dimension"
     }
-    watched = WatchedOperator(operator, "conjugate gradients on the kept weights", _PRODUCTS_OF_A_SEARCH, progress)
+    dtype = "float64" if operator.dtype == torch.float64 else "float32"
+    curvature = network.gauss_newton(dtype)
+    watched = WatchedOperator(curvature, "conjugate gradients on the kept weights", _PRODUCTS_OF_A_SEARCH, progress)
     found = masked_limits(watched, MagnitudeOrder.of(network.weights()), loss_tolerance_nats, guesses)
     return {
         **_at_tolerances({factor: limit.sparsity_limit for factor, limit in found.items()}),
         "lower": found[1.0].lower,
         "upper": found[1.0].upper,
+        "matrix": "gauss_newton",
         "damping": found[1.0].damping,
         "num_matvecs": watched.num_matvecs,
         **_solves(found[1.0]),

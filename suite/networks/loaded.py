@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from suite.curvature.allocation import hand_back_freed_memory
 from suite.curvature.arithmetic import Execution, Operands
 from suite.curvature.memory import HAND_BACK_ABOVE_BYTES, Growths, MemoryPlan, memory_plan
-from suite.curvature.operators import HessianOperator, flatten_weights
+from suite.curvature.operators import GaussNewtonOperator, HessianOperator, flatten_weights
 from suite.errors import UserError
 from suite.limits.tolerance import BATCH_SIZE, batch_loss_std
 from suite.network import prunable_weights
@@ -22,6 +23,7 @@ logger = logging.getLogger("suite.curvature")  # where plans are told
 
 _FEW = 32  # examples: so few are one batch, and need no plan
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+Operator = TypeVar("Operator", HessianOperator, GaussNewtonOperator)
 
 
 @dataclass
@@ -31,13 +33,13 @@ class Network:
     Attributes:
         model: in eval mode.
         splits: on the model's device.
-        growths: what products took in memory, by arithmetic and split; shared by all parts of the network, so that
-            each is planned by one trial.
+        growths: what products took in memory, by matrix, arithmetic and split; shared by all parts of the network, so
+            that each is planned by one trial.
     """
 
     model: nn.Module
     splits: Splits
-    growths: dict[tuple[str, Operands, str], Growths] = field(default_factory=dict, repr=False, compare=False)
+    growths: dict[tuple[str, str, Operands, str], Growths] = field(default_factory=dict, repr=False, compare=False)
 
     def weights(self) -> np.ndarray:
         """Return the prunable weights as one float64 vector (dim,), in the order of all operators."""
@@ -64,14 +66,35 @@ class Network:
         Raises:
             UserError: there are more parts than examples, or the network has no fixed Hessian; its module is named.
         """
+        return self._curvature(HessianOperator, dtype, split, shard, operands, may_keep_graphs)
+
+    def gauss_newton(self, dtype: str, split: str = "train") -> GaussNewtonOperator:
+        """Return the Gauss-Newton matrix of the mean loss over a whole split, as `hessian` returns the Hessian."""
+        return self._curvature(GaussNewtonOperator, dtype, split, (0, 1), "full", True)
+
+    def _curvature(
+        self,
+        kind: type[Operator],
+        dtype: str,
+        split: str,
+        shard: tuple[int, int],
+        operands: Operands,
+        may_keep_graphs: bool,
+    ) -> Operator:
         try:
-            return self._hessian(dtype, split, shard, operands, may_keep_graphs)
+            return self._planned(kind, dtype, split, shard, operands, may_keep_graphs)
         except ValueError as error:  # whatever is wrong with a network is its owner's to mend
             raise UserError(str(error)) from error
 
-    def _hessian(
-        self, dtype: str, split: str, shard: tuple[int, int], operands: Operands, may_keep_graphs: bool
-    ) -> HessianOperator:
+    def _planned(
+        self,
+        kind: type[Operator],
+        dtype: str,
+        split: str,
+        shard: tuple[int, int],
+        operands: Operands,
+        may_keep_graphs: bool,
+    ) -> Operator:
         inputs, targets = (part.tensor_split(shard[1])[shard[0]] for part in self.splits[split][:2])
         num_examples, normalisation = len(self.splits[split].targets), self.splits[split].normalisation
         if shard[1] > 1:
@@ -82,18 +105,20 @@ class Network:
             inputs, targets = inputs.clone(), targets.clone()  # a view would keep all the data in the device's memory
         part = Split(inputs, targets, normalisation)
         if len(targets) <= _FEW:
-            return self._operator(part, len(targets), num_examples, dtype, Execution(operands))
-        trial = self._operator(part.part(slice(2)), 2, num_examples, dtype, Execution(operands))
-        known = self.growths.setdefault((dtype, operands, split), {})
+            return self._operator(kind, part, len(targets), num_examples, dtype, Execution(operands))
+        trial = self._operator(kind, part.part(slice(2)), 2, num_examples, dtype, Execution(operands))
+        known = self.growths.setdefault((kind.__name__, dtype, operands, split), {})
         plan = memory_plan(trial, len(targets), data_bytes=inputs.nbytes, may_keep_graphs=may_keep_graphs, known=known)
         _spare_the_heap(plan)
         execution = Execution(operands, keep_graphs=plan.num_kept_examples > 0)  # kept: same bits, less time
-        operator = self._operator(part, plan.examples_per_batch, num_examples, dtype, execution)
+        operator = self._operator(kind, part, plan.examples_per_batch, num_examples, dtype, execution)
         operator.plan = plan
         return operator
 
-    def _operator(self, part: Split, size: int, num_examples: int, dtype: str, execution: Execution) -> HessianOperator:
-        return HessianOperator(
+    def _operator(
+        self, kind: type[Operator], part: Split, size: int, num_examples: int, dtype: str, execution: Execution
+    ) -> Operator:
+        return kind(
             self.model,
             list(prunable_weights(self.model)),
             [(inputs, targets) for inputs, targets, _ in part.parts(size)],

@@ -23,11 +23,11 @@ def test_the_tolerance_is_the_spread_of_batches_of_128(user_network: UserNetwork
 def test_all_parts_of_a_network_are_planned_by_one_trial(user_network: UserNetwork) -> None:
     network = user_network.load()
     whole, part = network.hessian("float64"), network.with_train_examples(50, 0).hessian("float64")
-    assert network.growths.keys() == {("float64", "full", "train")}
+    assert network.growths.keys() == {("HessianOperator", "float64", "full", "train")}
     alone = user_network.load().with_train_examples(50, 0).hessian("float64")
     assert part.plan == alone.plan != whole.plan
     network.hessian("float32")
-    assert network.growths.keys() == {("float64", "full", "train"), ("float32", "full", "train")}
+    assert network.growths.keys() == {("HessianOperator", dtype, "full", "train") for dtype in ("float64", "float32")}
 
 
 def test_subsets_of_the_training_split_are_nested_and_never_the_first_ones(user_network: UserNetwork) -> None:
