@@ -6,7 +6,7 @@ from suite.curvature.growing_runs import GrowingInlineMap
 from suite.curvature.memory import basis_placement, say_plan
 from suite.curvature.operators import SymmetricOperator
 from suite.curvature.probes import Distribution
-from suite.curvature.slq import InlineMap, ProbeMap
+from suite.curvature.slq import InlineMap, OperatorSource, ProbeMap
 from suite.errors import UserError
 from suite.networks.loaded import Network
 from suite.networks.sources import HeldNetwork, NetworkSource
@@ -40,3 +40,18 @@ def announce(operator: SymmetricOperator, num_lanczos_steps: int, num_runs: int 
 def loaded_once(source: NetworkSource, network: Network, probe_map: ProbeMap) -> NetworkSource:
     """Return the source that the map is to be given: where it computes in this process, the network that is here."""
     return HeldNetwork(source, network) if isinstance(probe_map, InlineMap | GrowingInlineMap) else source
+
+
+@dataclass(frozen=True, eq=False)
+class _Built:
+    """The source of an operator that is there already."""
+
+    operator: SymmetricOperator
+
+    def build(self) -> SymmetricOperator:
+        return self.operator
+
+
+def built_once(source: NetworkSource, operator: SymmetricOperator, probe_map: ProbeMap) -> OperatorSource:
+    """Return the source for a map that is asked many times: where that one would build each time, what is built."""
+    return _Built(operator) if isinstance(probe_map, InlineMap) else source

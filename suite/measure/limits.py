@@ -11,11 +11,12 @@ from suite.curvature.slq import ProbeMap, inline_map, spectral_measure
 from suite.errors import UserError
 from suite.limits.adaptive import FIRST_STEPS
 from suite.limits.curvature_treatment import Curvature
-from suite.limits.predict import Prediction, lanczos_delta_measure, predict
+from suite.limits.predict import Prediction, predict
 from suite.limits.removal import MagnitudeOrder
 from suite.measure.beside import Beside, limits_beside
-from suite.measure.effort import Effort, announce, loaded_once
+from suite.measure.effort import Effort, announce, built_once, loaded_once
 from suite.measure.precision import precision_as_json
+from suite.measure.removed_runs import RemovedRuns
 from suite.measure.spectrum import run_probes
 from suite.measure.tolerance import (
     limit_as_json,
@@ -24,7 +25,7 @@ from suite.measure.tolerance import (
     search_to_tolerance,
     target_of,
 )
-from suite.measure.watch import Progress, WatchedOperator, part_of
+from suite.measure.watch import Progress, part_of
 from suite.networks.loaded import Network
 from suite.networks.sources import HeldNetwork, NetworkSource
 
@@ -80,8 +81,9 @@ def measure_limits(
             fixed effort. See suite.limits.subset_limits.
         beside: further limits, over the examples of the source: "faithful": the published recipe with its own
             numerics; "masked": the quadratic limit of the actual magnitude masks.
-        probe_map: inline_map, or Ray actors. With a tolerance, one that keeps its runs saves most of the work
-            (inline_map is exchanged for one), and one that saves them goes on after a kill, to the same bits.
+        probe_map: inline_map, or Ray actors, best such as stand from call to call: it computes all runs, and those from
+            the removed weights are asked for one by one. With a tolerance, one that keeps its runs saves most of the
+            work (inline_map is exchanged for one), and one that saves them goes on after a kill, to the same bits.
         progress: called with a fraction and a text.
 
     Raises:
@@ -125,27 +127,26 @@ def _with_fixed_effort(
 ) -> _Found:
     order = MagnitudeOrder.of(network.weights())
     steps = min(effort.num_lanczos_steps, order.dim)
-    results = run_probes(source, operator, effort, probe_map, part_of(progress, 0.0, 0.8))
-    watched = WatchedOperator(
-        operator, "runs from the removed weights", _DELTA_RUNS * steps, part_of(progress, 0.8, 1.0)
-    )
+    built = built_once(source, operator, probe_map)
+    results = run_probes(built, operator, effort, probe_map, part_of(progress, 0.0, 0.8))
+    removed = RemovedRuns(built, probe_map, steps, _DELTA_RUNS * steps, part_of(progress, 0.8, 1.0))
     try:
         measure = spectral_measure(results)
-        predictions = predict(measure, order, epsilon, lanczos_delta_measure(watched, order, steps), curvature)
+        predictions = predict(measure, order, epsilon, removed, curvature)
     except ValueError as error:
         raise UserError(str(error)) from error
     values = {
         **{name: limit_as_json(predictions, name) for name in ("gaussian_width", "statistical_dimension")},
         "loss_tolerance_nats": epsilon,
         "num_prunable_weights": order.dim,
-        "num_matvecs": sum(result.tridiagonal.num_lanczos_steps for result in results) + watched.num_matvecs,
+        "num_matvecs": sum(result.tridiagonal.num_lanczos_steps for result in results) + removed.num_matvecs,
         "curvature": curvature,
         "num_probes": effort.num_probes,
         "num_lanczos_steps": steps,
         "num_examples": operator.num_examples,
         "seed": effort.seed,
-        "restarts": sum(result.restarts for result in results),
-        "reissued": sum(result.reissued for result in results),
+        "restarts": sum(result.restarts for result in results) + removed.num_restarts,
+        "reissued": sum(result.reissued for result in results) + removed.num_reissued,
     }
     return _Found(predictions, measure, values)
 

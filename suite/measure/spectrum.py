@@ -10,7 +10,7 @@ from suite.curvature.pace import silent
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.quadrature import Quadrature, SpectralMeasure
 from suite.curvature.rows import sample_row_norms
-from suite.curvature.slq import ProbeMap, ProbeResult, inline_map, slq, spectral_measure
+from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, inline_map, slq, spectral_measure
 from suite.limits.adaptive import FIRST_STEPS
 from suite.measure.effort import Effort, announce, loaded_once
 from suite.measure.precision import precision_as_json
@@ -87,7 +87,7 @@ def measure_spectrum(
 
 
 def run_probes(
-    source: NetworkSource, operator: SymmetricOperator, effort: Effort, probe_map: ProbeMap, progress: Progress
+    source: OperatorSource, operator: SymmetricOperator, effort: Effort, probe_map: ProbeMap, progress: Progress
 ) -> list[ProbeResult]:
     """Run the probes of a fixed effort on the operator of a source, with as many steps as it has weights at most."""
     steps = min(effort.num_lanczos_steps, operator.dim)

@@ -1,7 +1,7 @@
 """Limits of a user's own network, held against its whole Hessian."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from torch import nn
 from data import StoredSplit, write_dataset
 from suite.curvature.dense import dense_hessian
 from suite.curvature.growing_runs import growing_inline_map
+from suite.curvature.operators import HessianOperator
+from suite.curvature.probes import RemovedWeightsRequest, RunRequest
 from suite.curvature.quadrature import atoms
 from suite.curvature.saved_runs import save_run
-from suite.curvature.slq import inline_map
+from suite.curvature.slq import ProbeResult, inline_map, run_probe
 from suite.errors import UserError
 from suite.limits.adaptive import GRADIENTS_PER_PRODUCT
 from suite.limits.exact import exact_delta_measure
@@ -65,6 +67,48 @@ def test_limits_do_not_depend_on_who_runs_the_probes(user_network: UserNetwork) 
     effort = Effort(num_probes=3, num_lanczos_steps=10)
     forwards = measure_limits(user_network, effort, loss_tolerance_nats=0.05)
     assert measure_limits(user_network, effort, loss_tolerance_nats=0.05, probe_map=backwards) == forwards
+
+
+def test_the_map_computes_every_product(user_network: UserNetwork) -> None:
+    sent: list[RunRequest] = []
+    products = 0
+
+    def troubled(source: Any, requests: Sequence[Any]) -> Iterator[ProbeResult]:
+        nonlocal products
+        operator = source.build()
+        for request in requests:
+            sent.append(request)
+            before = operator.num_matvecs
+            result = run_probe(operator, request)
+            products += operator.num_matvecs - before
+            yield replace(result, restarts=1, reissued=2)
+
+    effort = Effort(num_probes=2, num_lanczos_steps=DIM)  # so many steps that runs end early as well
+    found = measure_limits(user_network, effort, loss_tolerance_nats=0.05, probe_map=troubled)
+    removed = [request for request in sent if isinstance(request, RemovedWeightsRequest)]
+    assert len(removed) > 1
+    assert len(sent) == 2 + len(removed)
+    assert found["num_matvecs"] == products
+    assert (found["restarts"], found["reissued"]) == (len(sent), 2 * len(sent))
+    alone = measure_limits(user_network, effort, loss_tolerance_nats=0.05)
+    assert alone == found | {"restarts": 0, "reissued": 0}
+
+
+def test_this_process_builds_no_operator_anew_for_each_run(
+    user_network: UserNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    inner = HessianOperator.__init__
+
+    def counted(self: Any, *arguments: Any, **options: Any) -> None:
+        inner(self, *arguments, **options)
+        sizes.append(self.num_examples)
+
+    monkeypatch.setattr(HessianOperator, "__init__", counted)
+    measure_limits(user_network, Effort(1, 4), loss_tolerance_nats=0.05)
+    few = len(sizes)
+    measure_limits(user_network, Effort(6, 4), loss_tolerance_nats=0.01)  # more probes, other runs from removed weights
+    assert len(sizes) == 2 * few
 
 
 def test_products_are_counted(user_network: UserNetwork) -> None:
