@@ -173,29 +173,35 @@ class StandingMap:
 def probe_map(
     workers: int, threads: int | None = None, group_size: int = 1, *, keeping: Keeping | None = None
 ) -> Iterator[ProbeMap]:
-    """Yield the map for a number of workers: this process for one, else actors of a private Ray, one per GPU.
+    """Yield the map for a number of workers: this process for one, else actors of a private Ray.
 
     The actors stay from call to call while the source does, and end with the context.
 
     Args:
-        workers: processes at a time; where there are GPUs, one per GPU instead.
+        workers: processes at a time; where there are GPUs each has one of its own, so that there are no more than GPUs.
         threads: CPU threads per worker; None: torch's own number, shared out among the workers. The same number of
             threads gives the same bits whatever the number of workers.
         group_size: so many workers compute each product together, each over its shard of the data.
         keeping: whether runs are kept to go on with; None: no.
 
     Raises:
-        UserError: ray is needed and not installed, or there are fewer workers than one group needs.
+        UserError: ray is needed and not installed, or there are fewer workers, or GPUs, than one group needs.
     """
-    each = threads or max(1, torch.get_num_threads() // workers)
+    gpus = torch.cuda.device_count()
+    num_actors = min(workers, gpus or workers)
+    if num_actors < group_size <= workers:
+        raise UserError(
+            f"group_size={group_size} needs {group_size} GPUs, one for each worker; GPUs here: {gpus}. "
+            f"Expected: group_size <= {gpus}, or an empty CUDA_VISIBLE_DEVICES to compute on the CPU."
+        )
+    each = threads or max(1, torch.get_num_threads() // num_actors)
     torch.set_num_threads(each)
     if workers == group_size == 1:
         with growing_inline_map(keeping.folder) if keeping and keeping.runs else nullcontext(inline_map) as inline:
             yield inline
         return
-    gpus = torch.cuda.device_count()
-    settings = RayProbeMap(gpus or workers, each, 1 if gpus else 0, group_size, keeping=keeping or Keeping())
-    with ray_session(settings.num_actors * each, gpus), settings.standing() as standing:
+    settings = RayProbeMap(num_actors, each, 1 if gpus else 0, group_size, keeping=keeping or Keeping())
+    with ray_session(num_actors * each, num_actors if gpus else 0), settings.standing() as standing:
         yield standing
 
 

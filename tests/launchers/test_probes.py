@@ -2,6 +2,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,47 @@ def test_one_worker_needs_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launchers.probes.ray_session", None)
     with probe_map(1) as chosen:
         assert chosen is inline_map
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], dict[str, int]]:
+    """Return a function that pretends to be a machine with processors and GPUs; it returns what Ray is given."""
+
+    def pretend(threads: int, gpus: int) -> dict[str, int]:
+        given: dict[str, int] = {}
+
+        @contextmanager
+        def session(num_cpus: int, num_gpus: int) -> Iterator[None]:
+            given.update(cpus=num_cpus, gpus=num_gpus)
+            yield
+
+        monkeypatch.setattr("launchers.probes.ray_session", session)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+        return given
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "actors", "threads"), [(2, 8, 2, 32), (8, 8, 8, 8), (9, 2, 2, 32), (2, 1, 1, 64), (4, 0, 4, 16)]
+)
+def test_workers_share_the_processors_and_no_more_gpus_are_taken_than_workers(
+    workers: int, gpus: int, actors: int, threads: int, machine: Callable[[int, int], dict[str, int]]
+) -> None:
+    given = machine(64, gpus)
+    with probe_map(workers) as standing:
+        settings = standing.settings  # type: ignore[attr-defined]
+    assert (settings.num_actors, settings.threads) == (actors, threads)
+    assert settings.gpus_per_actor == (1 if gpus else 0)
+    assert given == {"cpus": actors * threads, "gpus": actors if gpus else 0}
+
+
+def test_a_group_that_has_too_few_gpus_is_told_of_them(machine: Callable[[int, int], dict[str, int]]) -> None:
+    machine(8, 1)
+    with pytest.raises(UserError, match=r"group_size=2 needs 2 GPUs.*GPUs here: 1\."), probe_map(2, group_size=2):
+        pass
+    machine(8, 4)
+    with probe_map(4, group_size=2) as standing:
+        assert standing.settings.num_actors == 4  # type: ignore[attr-defined]
