@@ -27,11 +27,25 @@ Checkpoint = Annotated[
     Path | None,
     typer.Option(help="With a tolerance: a folder; the same command goes on from what it saved there."),
 ]
-Actors = Annotated[int, typer.Option(min=1, help="Probes at a time; more than one runs them as Ray actors.")]
+Actors = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Probes at a time; more than one runs them as Ray actors, where there are GPUs on one each at most. Equal "
+        "numbers for any number of workers need an equal --threads.",
+    ),
+]
 Group = Annotated[
     int, typer.Option(min=1, help="Workers that compute each product together, each over its share of the data.")
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads per worker; by default all, shared out.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processor threads per worker; by default all, shared out among the workers. Another number of threads "
+        "changes the last digits.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the probes, and of which examples are taken.")]
 Precision = Annotated[
     str,

@@ -102,6 +102,11 @@ class StandingMap:
         self._hosts: Counter[str] = Counter()
 
     @property
+    def threads(self) -> int:
+        """CPU threads per actor."""
+        return self.settings.threads
+
+    @property
     def hosts(self) -> dict[str, int]:
         """Return name of a node -> workers that came up there so far, those that have ended included."""
         return dict(self._hosts + (self._crew.hosts if self._crew else Counter()))

@@ -1,6 +1,9 @@
 """How much is computed where no tolerance decides it, and what every measurement begins with."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
 
 from suite.curvature.growing_runs import GrowingInlineMap
 from suite.curvature.memory import basis_placement, say_plan
@@ -55,3 +58,18 @@ class _Built:
 def built_once(source: NetworkSource, operator: SymmetricOperator, probe_map: ProbeMap) -> OperatorSource:
     """Return the source for a map that is asked many times: where that one would build each time, what is built."""
     return _Built(operator) if isinstance(probe_map, InlineMap) else source
+
+
+@runtime_checkable
+class ThreadedMap(Protocol):
+    """A ProbeMap whose workers have a number of threads of their own."""
+
+    @property
+    def threads(self) -> int:
+        """Processor threads per worker."""
+        ...
+
+
+def threads_of(probe_map: ProbeMap) -> int:
+    """Return the processor threads that each worker of a map has: the last digits of a result hang on them."""
+    return probe_map.threads if isinstance(probe_map, ThreadedMap) else torch.get_num_threads()

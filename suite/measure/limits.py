@@ -14,7 +14,7 @@ from suite.limits.curvature_treatment import Curvature
 from suite.limits.predict import Prediction, predict
 from suite.limits.removal import MagnitudeOrder
 from suite.measure.beside import Beside, limits_beside
-from suite.measure.effort import Effort, announce, built_once, loaded_once
+from suite.measure.effort import Effort, announce, built_once, loaded_once, threads_of
 from suite.measure.precision import precision_as_json
 from suite.measure.removed_runs import RemovedRuns
 from suite.measure.spectrum import run_probes
@@ -39,10 +39,10 @@ class MeasuredLimits:
     Attributes:
         values: JSON-able. gaussian_width and statistical_dimension, each with sparsity_limit, lower, upper,
             probe_standard_error, and the limit at half and double the loss tolerance; loss_tolerance_nats,
-            num_prunable_weights, num_matvecs, curvature, precision and rounding_bias (see precision_as_json), and the
-            effort. With a tolerance also each limit's budget (see ErrorBudget), tolerance, converged, method,
-            num_examples, gradient_equivalents, checks (see Check). Where asked for, gaussian_width_faithful and
-            masked_quadratic (see limits_beside).
+            num_prunable_weights, num_matvecs, curvature, precision and rounding_bias (see precision_as_json), threads
+            per worker, and the effort. With a tolerance also each limit's budget (see ErrorBudget), tolerance,
+            converged, method, num_examples, gradient_equivalents, checks (see Check). Where asked for,
+            gaussian_width_faithful and masked_quadratic (see limits_beside).
         measure: the spectral measure that they were computed from; of the last subset where examples were left out.
     """
 
@@ -112,7 +112,8 @@ def measure_limits(
         seed=effort.seed,
         progress=part_of(progress, 0.7, 1.0),
     )
-    return MeasuredLimits(_limits_first(found.values | further | precision), found.measure)
+    threads = {"threads": threads_of(probe_map)}
+    return MeasuredLimits(_limits_first(found.values | threads | further | precision), found.measure)
 
 
 def _with_fixed_effort(

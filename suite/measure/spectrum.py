@@ -12,7 +12,7 @@ from suite.curvature.quadrature import Quadrature, SpectralMeasure
 from suite.curvature.rows import sample_row_norms
 from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, inline_map, slq, spectral_measure
 from suite.limits.adaptive import FIRST_STEPS
-from suite.measure.effort import Effort, announce, loaded_once
+from suite.measure.effort import Effort, announce, loaded_once, threads_of
 from suite.measure.precision import precision_as_json
 from suite.measure.tolerance import loss_tolerance_of, search_as_json, search_to_tolerance, target_of
 from suite.measure.watch import Progress, WatchedOperator, part_of
@@ -29,8 +29,8 @@ class MeasuredSpectrum:
     Attributes:
         values: JSON-able. eigenvalue_max, eigenvalue_min, eigenvalue_mean and its standard error; status, the worst of
             the runs'; probes, each with its status, nodes and quadrature weights; precision and rounding_bias (see
-            precision_as_json); the effort. With rows also rows: index, magnitude, l1_norm, diagonal of each, and their
-            summary. With a tolerance also what search_as_json says.
+            precision_as_json); threads per worker; the effort. With rows also rows: index, magnitude, l1_norm, diagonal
+            of each, and their summary. With a tolerance also what search_as_json says.
         measure: the spectral measure, of the runs whose products were finite; None where there is no such run.
     """
 
@@ -71,7 +71,7 @@ def measure_spectrum(
     epsilon = None if tolerance is None else loss_tolerance_of(network, loss_tolerance_nats)
     operator = HeldNetwork(source, network).build()  # refuses what has no fixed Hessian before any worker starts
     source = loaded_once(source, network, probe_map)
-    values = precision_as_json(source, network, effort.seed)
+    values = {"threads": threads_of(probe_map)} | precision_as_json(source, network, effort.seed)
     main = part_of(progress, 0.0, 0.8) if rows else progress
     if tolerance is None or epsilon is None:
         found = _fixed(source, operator, effort, probe_map, main)

@@ -33,6 +33,14 @@ def test_every_command_has_help_with_an_example_that_parses(words: list[str], es
     command.make_context(named(words), arguments[len(words) :])  # raises if an option does not exist
 
 
+@pytest.mark.parametrize("command", ["limit", "spectrum"])
+def test_the_help_says_when_numbers_are_equal(command: str, espalier: Callable[..., Any]) -> None:
+    text = " ".join(espalier(command, "--help").out.split())
+    assert "Equal numbers for any number of workers need an equal --threads." in text
+    assert "where there are GPUs on one each at most" in text
+    assert "Another number of threads changes the last digits" in text
+
+
 def test_all_commands_are_listed(espalier: Callable[..., Any]) -> None:
     out = espalier("--help").out
     assert {words[0] for words in COMMANDS} <= set(out.split())

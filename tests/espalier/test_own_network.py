@@ -118,6 +118,7 @@ def test_limits_agree_with_the_whole_hessian(name: str, own: Path, espalier: Esp
         "seed",
         "restarts",
         "reissued",
+        "threads",
         "precision",
         "rounding_bias",
         "command",
@@ -155,6 +156,7 @@ def test_two_workers_give_the_numbers_of_one(command: str, own: Path, espalier: 
     one, two = (json.loads((own / f"{workers}.json").read_text()) for workers in (1, 2))
     assert one.pop("command") != two.pop("command")
     assert one == two
+    assert one["threads"] == 1
 
 
 def test_the_seed_and_the_tolerance_decide(own: Path, espalier: Espalier) -> None:

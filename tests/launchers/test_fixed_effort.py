@@ -35,7 +35,7 @@ def test_two_actors_give_the_limits_of_one_process(session: Any, network: Stored
         recorded = Recorded(standing)
         found = measure_limits(network, EFFORT, loss_tolerance_nats=0.05, probe_map=recorded).values
         assert sum(standing.hosts.values()) <= 2  # they stay from run to run
-    assert found == wanted
+    assert found == wanted | {"threads": 1}
     assert found["num_matvecs"] == sum(result.tridiagonal.num_lanczos_steps for result in recorded.results)
     assert any(isinstance(result.request, RemovedWeightsRequest) for result in recorded.results)
 

@@ -1,7 +1,7 @@
 """Limits of a user's own network, held against its whole Hessian."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from suite.limits.adaptive import GRADIENTS_PER_PRODUCT
 from suite.limits.exact import exact_delta_measure
 from suite.limits.predict import predict
 from suite.limits.removal import MagnitudeOrder
-from suite.measure import Effort
+from suite.measure import Effort, measure_spectrum
 from suite.measure import measure_limits as measured_limits
 from suite.networks.sources import UserNetwork
 
@@ -115,6 +115,21 @@ def test_products_are_counted(user_network: UserNetwork) -> None:
     found = measure_limits(user_network, Effort(num_probes=2, num_lanczos_steps=6), loss_tolerance_nats=0.05)
     assert found["num_matvecs"] > 2 * 6
     assert (found["num_matvecs"] - 2 * 6) % 6 == 0  # whole runs from removed weights
+
+
+@pytest.mark.parametrize("measure", [measured_limits, measure_spectrum])
+def test_threads_per_worker_are_told(measure: Callable[..., Any], user_network: UserNetwork) -> None:
+    class Threaded:
+        threads = 7
+
+        def __call__(self, source: Any, requests: Sequence[Any]) -> Iterator[ProbeResult]:
+            return inline_map(source, requests)
+
+    def threads(**options: Any) -> Any:
+        return measure(user_network, Effort(1, 4), **options).values["threads"]
+
+    assert threads() == torch.get_num_threads()
+    assert threads(probe_map=Threaded()) == 7
 
 
 def test_without_a_tolerance_the_spread_of_batch_losses_is_taken(user_network: UserNetwork) -> None:
