@@ -225,6 +225,16 @@ def basis_room_bytes(operator: SymmetricOperator) -> float:
     return room_bytes(operator.device) if plan is None else plan.basis_room_bytes
 
 
+def num_columns(operator: SymmetricOperator, most: int) -> int:
+    """Return how many columns a product may have: `most`, or as many as fit what the plan leaves, at least 1.
+
+    Each takes two vectors: its own, and its product. On the CPU, where a plan leaves all of host memory, they may take
+    as much as the budget of the product itself: a constant, so that equal machines give equal numbers.
+    """
+    room = min(basis_room_bytes(operator), float(budget(operator.device)))
+    return max(1, min(most, int(room // (2 * operator.dim * operator.dtype.itemsize))))
+
+
 def say_plan(operator: SymmetricOperator, placement: Placement, num_rows: int, num_runs: int = 1) -> None:
     """Log what an operator's runs will take, where that is known: at first, and when they have grown by a tenth."""
     plan = _plan(operator)

@@ -6,15 +6,22 @@ Differs: a row is averaged over all examples before absolute values are taken. T
 values of each mini-batch's row, which exceeds the norm of the mean, and are left in a unit of their own.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
+from suite.curvature.memory import in_units, num_columns
 from suite.curvature.operators import SymmetricOperator
 from suite.seeds import derived_seed
+
+logger = logging.getLogger(__name__)
+
+_MOST_ROWS = 64  # in one product
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +68,7 @@ def row_l1_norms(
     operator: SymmetricOperator,
     rows: ArrayLike,
     *,
-    block_size: int = 64,
+    block_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RowNorms:
     """Compute the L1 norms and diagonal entries of chosen rows, exactly, from products with unit vectors.
@@ -69,30 +76,49 @@ def row_l1_norms(
     Args:
         operator: the matrix; symmetric, so that its columns are its rows.
         rows: shape (num_rows,), whole numbers in [0, dim); a row may stand more than once.
-        block_size: rows per product; several share one first backward pass.
+        block_size: rows per product; several share one first backward pass. None: 64, or as many as fit beside the
+            product by the operator's memory plan; changes rounding at most.
         progress: called with (rows done, rows in all) after each block.
 
     Raises:
         ValueError: rows or block_size are out of range.
 
-    Cost: one matvec per row; block_size vectors of memory, twice.
+    Cost: one matvec per row. Memory: 2 * block_size vectors beside what one product takes.
     """
     indices = _checked(rows, operator.dim)
-    if block_size < 1:
-        raise ValueError(f"block_size={block_size} is too small. Expected: at least 1.")
+    size = _num_rows(operator, len(indices)) if block_size is None else block_size
+    if size < 1:
+        raise ValueError(f"block_size={size} is too small. Expected: at least 1.")
     norms, diagonal = np.empty(len(indices)), np.empty(len(indices))
-    for begin in range(0, len(indices), block_size):
-        block = torch.from_numpy(indices[begin : begin + block_size]).to(operator.device)
-        columns = torch.arange(len(block), device=operator.device)
-        unit_vectors = torch.zeros((operator.dim, len(block)), dtype=operator.dtype, device=operator.device)
-        unit_vectors[block, columns] = 1.0
-        products = operator.matmat(unit_vectors)
-        end = begin + len(block)
-        norms[begin:end] = products.abs().sum(dim=0, dtype=torch.float64).cpu().numpy()
-        diagonal[begin:end] = products[block, columns].double().cpu().numpy()
+    for begin in range(0, len(indices), size):
+        end = min(begin + size, len(indices))
+        norms[begin:end], diagonal[begin:end] = _norms_and_diagonal(operator, torch.from_numpy(indices[begin:end]))
         if progress is not None:
             progress(end, len(indices))
     return RowNorms(indices, norms, diagonal, len(indices))
+
+
+def _num_rows(operator: SymmetricOperator, num_wanted: int) -> int:
+    """Return how many rows share a product; said in the log where memory makes them fewer."""
+    wanted = max(1, min(_MOST_ROWS, num_wanted))
+    size = num_columns(operator, wanted)
+    if size < wanted:
+        taken = in_units(2 * size * operator.dim * operator.dtype.itemsize)
+        logger.info("curvature: %d rows of the Hessian at a time instead of %d, in %s", size, wanted, taken)
+    return size
+
+
+def _norms_and_diagonal(operator: SymmetricOperator, block: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute one block; a function of its own, so that nothing of it is left when the next one begins."""
+    numbers, coordinates = torch.arange(len(block), device=operator.device), block.to(operator.device)
+    unit_vectors = torch.zeros((len(block), operator.dim), dtype=operator.dtype, device=operator.device)
+    unit_vectors[numbers, coordinates] = 1.0
+    rows = operator.matmat(unit_vectors.t()).t()
+    del unit_vectors
+    # Two at a time: absolute values, and those in float64, are three times what is summed. A sum of one row alone would
+    # be split among threads, which changes its last digit.
+    norms = torch.cat([pair.abs().sum(dim=1, dtype=torch.float64) for pair in torch.split(rows, 2)])
+    return norms.cpu().numpy(), rows[numbers, coordinates].double().cpu().numpy()
 
 
 def percentile_rows(weights: ArrayLike, seed: int, num_percentiles: int = 100) -> NDArray[np.intp]:
@@ -130,7 +156,7 @@ def sample_row_norms(
     seed: int,
     *,
     num_percentiles: int = 100,
-    block_size: int = 64,
+    block_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SampledRows:
     """Compute the norms of one row per magnitude percentile; see percentile_rows and row_l1_norms.

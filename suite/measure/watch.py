@@ -141,6 +141,7 @@ class WatchedOperator(CountedOperator):
 
     def __init__(self, inner: SymmetricOperator, what: str, num_expected: int, progress: Progress) -> None:
         super().__init__(inner.dim, inner.dtype, inner.device)
+        self.plan = getattr(inner, "plan", None)  # of memory, by which bases and blocks of rows are placed
         self._inner, self._what, self._num_expected, self._progress = inner, what, num_expected, progress
         self._begin_s = time.perf_counter()
         progress(0.0, what)

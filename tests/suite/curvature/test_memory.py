@@ -12,7 +12,7 @@ from suite.curvature.arithmetic import Execution
 from suite.curvature.basis import Placement
 from suite.curvature.growing_runs import GrowingRuns
 from suite.curvature.lanczos import LanczosRun
-from suite.curvature.memory import MemoryPlan, in_units, memory_plan, say_plan
+from suite.curvature.memory import CPU_BUDGET_BYTES, MemoryPlan, in_units, memory_plan, num_columns, say_plan
 from suite.curvature.operators import HessianOperator
 from suite.curvature.probes import ProbeRequest
 from suite.curvature.slq import run_probe
@@ -144,6 +144,22 @@ def test_a_basis_goes_where_graphs_leave_room(room, host, expected):
     placed = on_gpu.with_basis(placement, 10)
     assert placed.peak_bytes <= placed.budget_bytes
     assert placed.basis_bytes == (0 if expected.device == CPU else needed * expected.dtype.itemsize // 4)
+
+
+@pytest.mark.parametrize(("room", "expected"), [(0.5, 1), (1.0, 1), (2.9, 2), (5.0, 5), (1000.0, 6)])
+def test_a_block_has_as_many_columns_as_fit_beside_the_product(room, expected):
+    operator = _operator()
+    operator.plan = plan = _on_gpu(memory_plan(operator, 1000), int(room * 2 * operator.dim * 4))
+    assert num_columns(operator, 6) == expected
+    assert expected == 1 or 2 * expected * operator.dim * 4 + plan.product_bytes <= plan.budget_bytes
+
+
+def test_on_the_cpu_a_block_takes_a_constant():
+    operator = _operator()
+    for plan in (None, memory_plan(operator, 1000)):
+        operator.plan = plan
+        assert num_columns(operator, 10**9) == CPU_BUDGET_BYTES // (2 * operator.dim * 4)
+        assert num_columns(operator, 64) == 64
 
 
 def test_runs_that_do_not_fit_together_wait_in_host_memory():

@@ -1,9 +1,29 @@
+import logging
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from suite.curvature.operators import MatrixOperator
+from suite.curvature.allocation import live_bytes
+from suite.curvature.memory import memory_plan
+from suite.curvature.operators import HessianOperator, MatrixOperator
+from suite.curvature.pace import silent
 from suite.curvature.rows import percentile_rows, row_l1_norms, sample_row_norms
+from suite.measure.watch import WatchedOperator
+
+
+@pytest.fixture
+def wide():
+    """The planned Hessian of a network of 12,300 weights, over few examples: its vectors are most of its memory."""
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Linear(20, 100), nn.Tanh(), nn.Linear(100, 100), nn.Tanh(), nn.Linear(100, 3))
+    draw = torch.Generator().manual_seed(0)
+    batch = torch.randn(6, 20, generator=draw), torch.arange(6) % 3
+    operator = HessianOperator(model, ["0.weight", "2.weight", "4.weight"], [batch])
+    operator.plan = memory_plan(operator, 6, may_keep_graphs=False)
+    return operator
 
 
 @pytest.mark.parametrize("block_size", [1, 5, 64])
@@ -42,6 +62,26 @@ def test_progress_counts_rows():
     operator = MatrixOperator(torch.eye(10))
     row_l1_norms(operator, range(5), block_size=2, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.parametrize("num_rows", [8, 20])
+def test_a_block_takes_two_vectors_per_row_beside_the_product(wide, num_rows):
+    live = live_bytes(lambda: row_l1_norms(wide, range(num_rows), block_size=8), wide.device)
+    assert max(live) <= 2 * 8 * wide.dim * 4 + wide.plan.product_bytes
+
+
+def test_the_plan_says_how_many_rows_share_a_product(wide, caplog):
+    caplog.set_level(logging.INFO, "suite.curvature.rows")
+    wanted = row_l1_norms(wide, range(10))
+    assert caplog.text == ""  # all fit
+    wide.plan = replace(wide.plan, budget_bytes=wide.plan.product_bytes + wide.plan.weights_bytes + 8 * wide.dim * 4)
+    seen = []
+    for operator in (wide, WatchedOperator(wide, "rows", 10, silent)):
+        found = row_l1_norms(operator, range(10), progress=lambda done, _: seen.append(done))
+        np.testing.assert_allclose(found.l1_norms, wanted.l1_norms, rtol=1e-12)
+        assert np.array_equal(found.diagonal, wanted.diagonal)
+    assert seen == [4, 8, 10] * 2
+    assert "4 rows of the Hessian at a time instead of 10, in 0.4 MiB" in caplog.text
 
 
 @pytest.mark.parametrize("dim", [100, 101, 199, 12_345])
