@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from suite.computed_weights import computed_weight, refuse_lazy
 from suite.errors import UserError, first_line
 from suite.extensions import load
 from suite.reference import import_function
@@ -76,28 +77,34 @@ def build_user_model(reference: str, options: Mapping[str, Any] | None = None) -
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the weights of all convolutions, linear layers and attention projections, by name, in module order.
 
-    Biases and normalisation parameters are never prunable. A weight shared by two layers stands once.
+    Biases and normalisation parameters are never prunable. A weight shared by two layers stands once, also where it is
+    an embedding's table as well; names are those of named_parameters().
 
     Raises:
-        UserError: the model has none.
+        UserError: the model has none, or a layer's weight is no parameter of it, or has no shape yet.
     """
-    shared: set[int] = set()
+    refuse_lazy(model)
+    known = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[str, nn.Parameter] = {}
     for module_name, module in model.named_modules():
-        if isinstance(module, PRUNABLE_MODULES):
-            names = ["weight"]
-        elif isinstance(module, nn.MultiheadAttention):
-            names = ["in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"]
-        else:
-            continue
-        for name in names:
-            weight = getattr(module, name)
-            if isinstance(weight, nn.Parameter) and id(weight) not in shared:
-                shared.add(id(weight))
-                found[f"{module_name}.{name}" if module_name else name] = weight
+        for attribute in _prunable_attributes(module):
+            weight = module._parameters.get(attribute)  # an attribute may be computed, at a cost and with side effects
+            if weight is None:
+                raise computed_weight(module_name, module, attribute)
+            found[known[id(weight)]] = weight
     if not found:
         raise UserError(f"{type(model).__name__} has no prunable weights. Expected: a convolution or a linear layer.")
     return found
+
+
+def _prunable_attributes(module: nn.Module) -> list[str]:
+    if isinstance(module, PRUNABLE_MODULES):
+        return ["weight"]
+    if not isinstance(module, nn.MultiheadAttention):
+        return []
+    # One for queries, keys and values, or one for each: the others are None.
+    projections = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    return [name for name in projections if module._parameters.get(name, ...) is not None]
 
 
 def num_prunable(spec: ModelSpec, input_dtype: torch.dtype = torch.float32) -> int:

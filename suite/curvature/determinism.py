@@ -26,6 +26,11 @@ class _Call(NamedTuple):
     drew: bool
 
 
+def label(name: str, module: nn.Module) -> str:
+    """Return how a refusal names a module."""
+    return f"Module '{name or '(the network itself)'}' ({type(module).__name__})"
+
+
 def refuse_changing_batches(batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Read the first batch that has any example twice, and refuse data that are augmented or shuffled on the way.
 
@@ -61,10 +66,10 @@ def refuse_nondeterministic(model: nn.Module, forward: Callable[[Tensor], object
     model.eval()
     for name, module in model.named_modules():
         if module.training:
-            raise ValueError(f"{_label(name, module)} stays in training mode after eval(). Expected: a fixed function.")
+            raise ValueError(f"{label(name, module)} stays in training mode after eval(). Expected: a fixed function.")
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise ValueError(
-                f"{_label(name, module)} has no running statistics, so an example's loss depends on its batch. "
+                f"{label(name, module)} has no running statistics, so an example's loss depends on its batch. "
                 "Expected: track_running_stats=True."
             )
     first = _recorded_calls(model, forward, few)
@@ -76,19 +81,15 @@ def refuse_nondeterministic(model: nn.Module, forward: Callable[[Tensor], object
         culprit = _first_mixing(first, others)
         if culprit is not None:
             raise ValueError(
-                f"{_label(culprit, model.get_submodule(culprit))} gives an example another result beside other "
+                f"{label(culprit, model.get_submodule(culprit))} gives an example another result beside other "
                 "examples. Expected: no statistics of the batch in eval mode."
             )
 
 
 def _refuse_random(name: str, module: nn.Module) -> None:
     raise ValueError(
-        f"{_label(name, module)} is random in eval mode. Expected: equal results for equal inputs; remove its noise."
+        f"{label(name, module)} is random in eval mode. Expected: equal results for equal inputs; remove its noise."
     )
-
-
-def _label(name: str, module: nn.Module) -> str:
-    return f"Module '{name or '(the network itself)'}' ({type(module).__name__})"
 
 
 def _first_stochastic(first: list[_Call], second: list[_Call]) -> str | None:

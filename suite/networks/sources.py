@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from suite.curvature.arithmetic import Operands
 from suite.curvature.operators import HessianOperator
 from suite.datasets import splits_on, stored_splits, verified_dataset
-from suite.errors import UserError
+from suite.errors import UserError, first_line
 from suite.network import ModelSpec, build_model, build_user_model, check_logits, prunable_weights
 from suite.networks.loaded import Network
 from suite.problem import as_state
@@ -209,7 +209,8 @@ class MemoryNetwork:
         """Take a copy of the model, and the data to where it lies; whole numbers stay what they are.
 
         Raises:
-            UserError: the model has nothing to prune, or does not take the data.
+            UserError: the model has nothing to prune, or a layer that cannot be counted, cannot be copied, or does not
+                take the data.
         """
         if inputs.ndim < 2 or targets.ndim != 1 or len(inputs) != len(targets) or not len(targets):
             raise UserError(
@@ -218,7 +219,7 @@ class MemoryNetwork:
             )
         if targets.is_floating_point() or int(targets.min()) < 0:
             raise UserError(f"targets are {targets.dtype}, from {targets.min():g}. Expected: whole classes from 0.")
-        own = copy.deepcopy(model).float().eval()
+        own = _copied(model).float().eval()
         device = next(iter(prunable_weights(own).values())).device
         taken = inputs.dtype if inputs.dtype in _WHOLE else torch.float32
         split = Split(inputs.detach().to(device, taken), targets.to(device, torch.int64))
@@ -250,6 +251,17 @@ class MemoryNetwork:
     def build(self) -> HessianOperator:
         """Return the Hessian over the training split, or over num_examples of it."""
         return _hessian(self)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    prunable_weights(model)  # a layer that cannot be counted is named; most of those cannot be copied either
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever a user's module keeps is the user's to mend
+        raise UserError(
+            f"{type(model).__name__} cannot be copied: {first_line(error)}. "
+            "Expected: a model that copy.deepcopy takes; detach the tensors that it keeps."
+        ) from error
 
 
 def _hessian(source: NetworkSource, shard: tuple[int, int] = (0, 1)) -> HessianOperator:

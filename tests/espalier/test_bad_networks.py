@@ -14,6 +14,7 @@ from torch import nn
 Refused = Callable[..., str]
 MODULE = """
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 def build():
@@ -60,6 +61,19 @@ def flat():
 
 def in_place():
     return Odd(lambda logits: 1 / 0)
+
+def normed():
+    model = build()
+    torch.nn.utils.parametrizations.weight_norm(model[1])
+    return model
+
+def pruned():
+    model = build()
+    torch.nn.utils.prune.l1_unstructured(model[3], "weight", 0.5)
+    return model
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, 3))
 
 constant = 3
 """
@@ -125,6 +139,13 @@ MODELS = [
     ("mymodule:raises", "mymodule:raises failed: OSError: no such luck. Mend the function."),
     ("mymodule:needs_arguments", "mymodule:needs_arguments failed: TypeError: needs_arguments() missing 1 required"),
     ("mymodule:nothing_to_prune", "Sequential has no prunable weights. Expected: a convolution or a linear layer."),
+    (
+        "mymodule:normed",
+        "Module '1' (ParametrizedLinear) is parametrised (weight_norm); its weight is computed from others. Remove it "
+        "first: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight').",
+    ),
+    ("mymodule:pruned", "Module '3' (Linear) is parametrised (prune); its weight is computed from others."),
+    ("mymodule:lazy", "Module '1' (LazyLinear) is lazy: its tensors have no shape yet. Run one batch through"),
     ("mymodule:a_pair", "mymodule:a_pair returned tuple for 2 inputs. Expected: logits (2, classes)"),
     ("mymodule:two_classes", "mymodule:two_classes returned (2, 2) for 2 inputs."),
     ("mymodule:flat", "mymodule:flat returned (2,) for 2 inputs."),
