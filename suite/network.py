@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from suite.computed_weights import computed_weight, refuse_lazy
+from suite.curvature.determinism import IN_PLACE, changed_in_place
 from suite.errors import UserError, first_line
 from suite.extensions import load
 from suite.reference import import_function
@@ -139,12 +140,13 @@ def check_logits(model: nn.Module, inputs: Tensor, num_classes: int, name: str) 
         name: how the user named the model.
 
     Raises:
-        UserError: it does not take the inputs, or returns something else than logits (n, at least num_classes).
+        UserError: it does not take the inputs, changes them, or returns something else than logits (n, at least
+            num_classes).
     """
-    was_training, shape = model.training, tuple(inputs.shape[1:])
+    was_training, shape, copy = model.training, tuple(inputs.shape[1:]), inputs.clone()
     try:
         with torch.no_grad():
-            logits = model.eval()(inputs)
+            logits = model.eval()(copy)
     except Exception as error:  # whatever the user's forward raises is the user's to mend
         repair = "Mend the model."
         if not inputs.is_floating_point():
@@ -152,6 +154,8 @@ def check_logits(model: nn.Module, inputs: Tensor, num_classes: int, name: str) 
         raise UserError(f"{name} does not take inputs of shape {shape}: {first_line(error)}. {repair}") from error
     finally:
         model.train(was_training)
+    if changed_in_place(copy, inputs):
+        raise UserError(f"{name} {IN_PLACE}")
     if not isinstance(logits, Tensor) or logits.shape[:-1] != inputs.shape[:1] or logits.shape[-1] < num_classes:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(

@@ -15,15 +15,20 @@ from torch import Tensor, nn
 
 # Two passes over the same examples agree to rounding, whatever order a kernel sums in; noise layers differ by far more.
 _RELATIVE_DIFFERENCE = 1e-3
+IN_PLACE = (
+    "changes its inputs in place, which are its caller's data. "
+    "Expected: x = x - 0.1 instead of x -= 0.1 or x.sub_(0.1), and no inplace=True on inputs."
+)
 
 
 class _Call(NamedTuple):
-    """One call of one module, and whether random numbers were drawn from a global generator meanwhile."""
+    """One call of one module: whether random numbers were drawn, or the network's inputs changed, meanwhile."""
 
     name: str
     inputs: object
     output: object
     drew: bool
+    changed: bool
 
 
 def label(name: str, module: nn.Module) -> str:
@@ -58,10 +63,11 @@ def refuse_nondeterministic(model: nn.Module, forward: Callable[[Tensor], object
         few: a few fixed examples, shape (n, ...); with one example alone, its neighbours cannot be checked.
 
     Raises:
-        ValueError: a module stays in training mode, normalises by the batch, draws random numbers, gives two results
-            for one input, or gives an example another result beside other examples.
+        ValueError: a module stays in training mode, normalises by the batch, changes the network's inputs in place,
+            draws random numbers, gives two results for one input, or gives an example another result beside other
+            examples.
 
-    Cost: three forward passes, with the activations of two held.
+    Cost: three forward passes over copies of the examples, with the activations of two held.
     """
     model.eval()
     for name, module in model.named_modules():
@@ -77,13 +83,18 @@ def refuse_nondeterministic(model: nn.Module, forward: Callable[[Tensor], object
     if culprit is not None:
         _refuse_random(culprit, model.get_submodule(culprit))
     if len(few) > 1:
-        others = _recorded_calls(model, forward, few[:1].expand_as(few).clone())
+        others = _recorded_calls(model, forward, few[:1].expand_as(few))
         culprit = _first_mixing(first, others)
         if culprit is not None:
             raise ValueError(
                 f"{label(culprit, model.get_submodule(culprit))} gives an example another result beside other "
                 "examples. Expected: no statistics of the batch in eval mode."
             )
+
+
+def changed_in_place(copy: Tensor, original: Tensor) -> bool:
+    """Return whether a clone has been changed since it was made, if only by an operation that changed no value yet."""
+    return copy._version > 0 or not (copy.is_meta or _same(copy, original))
 
 
 def _refuse_random(name: str, module: nn.Module) -> None:
@@ -120,24 +131,30 @@ def _first_mixing(first: list[_Call], second: list[_Call]) -> str | None:
 
 
 def _recorded_calls(model: nn.Module, forward: Callable[[Tensor], object], few: Tensor) -> list[_Call]:
+    """Run the network on a copy of a few examples, and refuse it if it changes them."""
     calls: list[_Call] = []
-    begun: list[tuple[object, ...]] = []
+    begun: list[tuple[object, int]] = []
+    copy = few.clone()
 
     def begin(_module: nn.Module, _inputs: object) -> None:
-        begun.append(_generator_states(few.device))
+        begun.append((_generator_states(few.device), copy._version))
 
     def record(name: str, _module: nn.Module, inputs: object, output: object) -> None:
-        drew = begun.pop() != _generator_states(few.device)
-        calls.append(_Call(name, _frozen(inputs), _frozen(output), drew))
+        states, version = begun.pop()
+        drew, changed = states != _generator_states(few.device), version != copy._version
+        calls.append(_Call(name, _frozen(inputs), _frozen(output), drew, changed))
 
     handles = [module.register_forward_pre_hook(begin) for module in model.modules()]
     handles += [module.register_forward_hook(partial(record, name)) for name, module in model.named_modules()]
     try:
         with torch.no_grad():
-            forward(few)
+            forward(copy)
     finally:
         for handle in handles:
             handle.remove()
+    if changed_in_place(copy, few):
+        culprit = next((call.name for call in calls if call.changed), "")  # an inner module returns first
+        raise ValueError(f"{label(culprit, model.get_submodule(culprit))} {IN_PLACE}")
     return calls
 
 

@@ -62,6 +62,14 @@ def flat():
 def in_place():
     return Odd(lambda logits: 1 / 0)
 
+class Shifting(nn.Linear):
+    def forward(self, inputs):
+        inputs -= 0.1
+        return super().forward(inputs)
+
+def shifting():
+    return nn.Sequential(nn.Flatten(), Shifting(4, 5), nn.ReLU(), nn.Linear(5, 3))
+
 def normed():
     model = build()
     torch.nn.utils.parametrizations.weight_norm(model[1])
@@ -139,6 +147,7 @@ MODELS = [
     ("mymodule:raises", "mymodule:raises failed: OSError: no such luck. Mend the function."),
     ("mymodule:needs_arguments", "mymodule:needs_arguments failed: TypeError: needs_arguments() missing 1 required"),
     ("mymodule:nothing_to_prune", "Sequential has no prunable weights. Expected: a convolution or a linear layer."),
+    ("mymodule:shifting", "mymodule:shifting changes its inputs in place, which are its caller's data. Expected: x = "),
     (
         "mymodule:normed",
         "Module '1' (ParametrizedLinear) is parametrised (weight_norm); its weight is computed from others. Remove it "

@@ -147,6 +147,20 @@ def test_an_option_that_cannot_be(options: dict[str, object], line: str) -> None
     assert str(caught.value).startswith(line)
 
 
+class Shifting(nn.Linear):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs.sub_(0.1))
+
+
+def test_inputs_are_left_as_they_were_by_a_network_that_changes_them() -> None:
+    inputs = torch.zeros(200, 6)
+    with torch.random.fork_rng(devices=[]):
+        model = Shifting(6, 3)
+    with pytest.raises(UserError, match=r"^Shifting changes its inputs in place"):
+        espalier.limit(model, inputs, TARGETS)
+    assert not inputs.any()
+
+
 def test_import_is_light() -> None:
     program = "import sys, espalier; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

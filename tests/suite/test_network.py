@@ -48,6 +48,11 @@ def broken():
     raise KeyError("width")
 def no_module():
     return 3
+class Shifting(nn.Linear):
+    def forward(self, inputs):
+        return super().forward(inputs.mul_(2))
+def shifting():
+    return Shifting(6, 3)
 CONSTANT = 3
 """
 
@@ -179,6 +184,11 @@ def test_a_network_of_token_ids_is_tried_on_token_ids(user_net: str) -> None:
     assert num_prunable(spec, torch.int64) == 72
     with pytest.raises(UserError, match=r"does not take inputs of shape \(6,\): .*Mend the model\."):
         num_prunable(spec)
+
+
+def test_a_network_that_would_change_its_data_is_refused_when_a_study_is_planned(user_net: str) -> None:
+    with pytest.raises(UserError, match=r":shifting changes its inputs in place, .*Expected: x = x - 0\.1 instead of"):
+        num_prunable(model_spec(f"{user_net}:shifting", {}, (6,), 3))
 
 
 @pytest.mark.parametrize(

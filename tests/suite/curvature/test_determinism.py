@@ -134,6 +134,55 @@ def test_the_operator_refuses_batch_statistics_too():
         HessianOperator(model, ["0.weight"], [(INPUTS.flatten(1), torch.zeros(2, dtype=torch.long))])
 
 
+class _Shifting(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.tanh(inputs.sub_(0.1))
+
+
+class _ShiftingUnseen(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        inputs.data -= 0.1  # autograd's counter of versions knows nothing of it
+        return torch.tanh(inputs)
+
+
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [
+        (_Shifting(), r"'1' \(_Shifting\)"),
+        (nn.ReLU(inplace=True), r"'1' \(ReLU\)"),
+        (nn.Sequential(_Shifting()), r"'1\.0' \(_Shifting\)"),
+        (_ShiftingUnseen(), r"'\(the network itself\)' \(Sequential\)"),
+    ],
+    ids=["function", "inplace=True", "within another", "data"],
+)
+@pytest.mark.parametrize("num_examples", [1, 2])
+def test_a_network_that_changes_its_inputs_is_named_and_changes_none(layer, named, num_examples):
+    inputs = INPUTS[:num_examples].clone()
+    with pytest.raises(ValueError, match=rf"^Module {named} changes its inputs in place.* Expected: x = x - 0\.1"):
+        _check(nn.Sequential(nn.Flatten(), layer, nn.Linear(36, 3)), inputs)
+    assert torch.equal(inputs, INPUTS[:num_examples])
+
+
+def test_inputs_that_need_no_change_yet_are_no_excuse():
+    with pytest.raises(ValueError, match=r"Module '0' \(ReLU\) changes its inputs in place"):
+        _check(nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(36, 3)), torch.ones(2, 1, 6, 6))
+
+
+def test_what_works_in_place_on_its_own_tensors_or_in_training_alone_passes():
+    _check(nn.Sequential(nn.Dropout(inplace=True), nn.Flatten(), nn.Linear(36, 3), nn.ReLU(inplace=True)))
+    _check(nn.Sequential(nn.Embedding(5, 3), nn.ReLU(inplace=True)), torch.ones((2, 4), dtype=torch.long))
+    _check(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), torch.full((2, 1, 6, 6), float("nan")))
+
+
+def test_the_operator_leaves_inputs_alone_that_its_network_would_change():
+    inputs = INPUTS.flatten(1).clone()
+    with pytest.raises(ValueError, match="changes its inputs in place"):
+        HessianOperator(
+            nn.Sequential(_Shifting(), nn.Linear(36, 3)), ["1.weight"], [(inputs, torch.zeros(2, dtype=torch.long))]
+        )
+    assert torch.equal(inputs, INPUTS.flatten(1))
+
+
 class _Augmenting(list):
     def __iter__(self):
         return ((inputs + torch.rand(()), targets) for inputs, targets in super().__iter__())
