@@ -108,6 +108,13 @@ def _prunable_attributes(module: nn.Module) -> list[str]:
     return [name for name in projections if module._parameters.get(name, ...) is not None]
 
 
+def other_names(model: nn.Module) -> dict[str, str]:
+    """Return the names under which a shared parameter stands again in a state dict, each with the one that counts."""
+    known = {id(parameter): name for name, parameter in model.named_parameters()}
+    every = model.named_parameters(remove_duplicate=False)
+    return {name: known[id(parameter)] for name, parameter in every if known[id(parameter)] != name}
+
+
 def num_prunable(spec: ModelSpec, input_dtype: torch.dtype = torch.float32) -> int:
     """Return the number of prunable weights, without allocating them where the model allows it.
 

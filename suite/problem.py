@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suite.network import ModelSpec, build_model, initialise, prunable_weights
+from suite.network import ModelSpec, build_model, initialise, other_names, prunable_weights
 from suite.splits import Normalisation, Split, Splits
 
 
@@ -46,8 +46,9 @@ class Problem:
         return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Set all parameters and buffers."""
-        self.model.load_state_dict(dict(state))
+        """Set all parameters and buffers; a shared one to what stands under the name by which masks know it."""
+        others = other_names(self.model)
+        self.model.load_state_dict({name: state[others.get(name, name)] for name in state})
 
 
 class Evaluation(NamedTuple):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.errors import UserError, first_line
+from suite.network import other_names
 
 _EXPECTED = "Expected: torch.save(model.state_dict(), PATH)."
 
@@ -60,7 +61,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> No
     """Load a state dict into the model.
 
     Raises:
-        UserError: names or shapes do not fit, or a value is NaN or infinite; the first offender is named.
+        UserError: names or shapes do not fit, a value is NaN or infinite, or a weight that the model shares has two
+            values; the first offender is named.
     """
     expected = model.state_dict()
     missing = [name for name in expected if name not in state]
@@ -76,4 +78,10 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> No
             )
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(f"{origin}: '{name}' holds NaN or infinite values. Give the weights of a finite network.")
+    for other, name in other_names(model).items():
+        if (state[other] != state[name]).any():
+            raise UserError(
+                f"{origin} does not fit the model: '{name}' and '{other}' differ, and the model shares one weight. "
+                "Give the weights of a network that shares them."
+            )
     model.load_state_dict(dict(state))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from suite.network import ModelSpec
 from suite.problem import Problem, as_arrays, as_state, evaluate
+from suite.pruning.masks import masked
 
 SPEC = ModelSpec(name="mlp", options={"hidden": [8]}, input_shape=(6,), num_classes=3)
 
@@ -87,3 +88,15 @@ def test_a_state_survives_as_arrays() -> None:
     assert all(torch.equal(found[name], state[name]) for name in state)
     found["0.weight"].zero_()
     assert arrays["weights/0.weight"].any()  # arrays are copied, so a record cannot be changed through them
+
+
+def test_a_mask_of_a_shared_weight_is_not_undone_by_its_other_name() -> None:
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    problem = Problem(model, {})
+    masks = {name: weight.detach() > 0 for name, weight in problem.prunable.items()}
+    start = masked(problem.state(), masks)
+    problem.load(start)
+    assert 0 < int(masks["0.weight"].sum()) < 16
+    assert torch.equal(model[2].weight, start["0.weight"])

@@ -34,6 +34,16 @@ def test_a_state_that_does_not_fit(change: dict[str, Tensor | None], line: str) 
     assert line in str(caught.value)
 
 
+def test_a_shared_weight_has_one_value() -> None:
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    model[1].weight = model[0].weight
+    load_state(model, {"0.weight": torch.ones(3, 3), "1.weight": torch.ones(3, 3)}, "net.pt")
+    assert torch.equal(model[0].weight, torch.ones(3, 3))
+    with pytest.raises(UserError, match=r"^net\.pt does not fit the model: '0\.weight' and '1\.weight' differ"):
+        load_state(model, {"0.weight": torch.ones(3, 3), "1.weight": torch.zeros(3, 3)}, "net.pt")
+
+
 def test_a_saved_state_is_read_as_it_was(tmp_path: Path) -> None:
     state = small().state_dict()
     torch.save(state, tmp_path / "net.pt")
