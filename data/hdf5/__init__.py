@@ -11,6 +11,7 @@ from data.hdf5.content import (
     write_texts,
 )
 from data.hdf5.guard import refuse_hostile
+from data.hdf5.lock import exclusive
 from data.hdf5.refusal import FileRefused, printable, refusal
 from data.hdf5.seal import USER_BLOCK_BYTES, open_guarded, open_sealed, sealed_image, verify_seal, write_sealed
 
@@ -18,6 +19,7 @@ __all__ = [
     "USER_BLOCK_BYTES",
     "FileRefused",
     "commit_bytes",
+    "exclusive",
     "open_guarded",
     "open_sealed",
     "printable",

@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,7 +85,8 @@ def test_only_files_that_are_needed_stay(tmp_path):
     for steps in (4, 9, 15):
         runs.run(replace(PROBE, num_lanczos_steps=steps))
     names = sorted(path.name for path in (tmp_path / PROBE.name).iterdir())
-    assert names == ["rows-0-4.bin", "rows-4-9.bin", "rows-9-15.bin", "state.h5", "vectors-15.bin"]
+    expected = [".lock", "rows-0-4-W.bin", "rows-4-9-W.bin", "rows-9-15-W.bin", "state.h5", "vectors-15-W.bin"]
+    assert [re.sub("-[0-9a-f]{8}.bin", "-W.bin", name) for name in names] == expected
 
 
 def test_runs_of_other_data_or_weights_are_refused(tmp_path):
@@ -97,14 +99,14 @@ def test_runs_of_other_data_or_weights_are_refused(tmp_path):
         GrowingRuns(other, tmp_path).run(PROBE)
 
 
-@pytest.mark.parametrize("name", ["rows-0-4.bin", "vectors-4.bin", "state.h5"])
-def test_damage_is_refused(tmp_path, name):
+@pytest.mark.parametrize("pattern", ["rows-0-4-*.bin", "vectors-4-*.bin", "state.h5"])
+def test_damage_is_refused(tmp_path, pattern):
     GrowingRuns(Weighted(0), tmp_path).run(PROBE)
-    path = tmp_path / PROBE.name / name
+    (path,) = (tmp_path / PROBE.name).glob(pattern)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(FileRefused, match=name):
+    with pytest.raises(FileRefused, match=path.name):
         GrowingRuns(Weighted(0), tmp_path).run(PROBE)
 
 
@@ -172,13 +174,10 @@ def test_a_late_copy_leaves_the_rows_of_one_that_is_further(tmp_path):
     late = GrowingRuns(Weighted(0), tmp_path)
     late.run(PROBE)
     GrowingRuns(Weighted(0), tmp_path).run(replace(PROBE, num_lanczos_steps=12))
-    newer = set(tmp_path.glob("*/rows-*-12.bin"))
+    newer = set(tmp_path.glob("*/rows-4-12-*.bin"))
     late.run(replace(PROBE, num_lanczos_steps=6))
+    assert len(newer) == 1
     assert newer <= set(tmp_path.glob("*/*.bin"))
-    save_run(late._runs[PROBE.name], tmp_path / "alone", "x")
-    (tmp_path / "alone" / "rows-9-12.bin").touch()  # another worker is about to name it
-    save_run(late._runs[PROBE.name], tmp_path / "alone", "x")
-    assert (tmp_path / "alone" / "rows-9-12.bin").exists()
 
 
 def test_the_basis_of_the_run_to_go_on_with_has_its_place_before_those_of_others(monkeypatch):
