@@ -27,6 +27,8 @@ def main() -> None:
     interrupt_on_signals()
     try:
         code = app(prog_name="espalier", standalone_mode=False)
+        if code == INTERRUPTED:  # where no command had anything to say about it
+            complain("interrupted")
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except Exception as error:

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from espalier.notebook import DEFAULT_TOLERANCE, NO_FINITE_RUN
-from espalier.terminal import SOME_FAILED, check_writable, complain, one_of, progress_bar, show, unwritable, write_json
+from espalier.terminal import (
+    SOME_FAILED,
+    check_writable,
+    command,
+    complain,
+    one_of,
+    progress_bar,
+    resumable,
+    show,
+    unwritable,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from suite.measure import Beside
@@ -101,7 +112,11 @@ def spectrum(
     check_writable(json_file)
     _make_folder(checkpoint)
     keeping = Keeping(runs=tolerance is not None, folder=checkpoint and checkpoint.absolute())
-    with probe_map(workers, threads, group_size, keeping=keeping) as probes_on, progress_bar() as progress:
+    with (
+        resumable(_left_by_an_interrupt(tolerance is not None, checkpoint)),
+        probe_map(workers, threads, group_size, keeping=keeping) as probes_on,
+        progress_bar() as progress,
+    ):
         found = measure_spectrum(
             source.with_examples(examples, seed),
             effort,
@@ -170,7 +185,11 @@ def limit(
     check_writable(json_file)
     _make_folder(checkpoint)
     keeping = Keeping(runs=allowed is not None, folder=checkpoint and checkpoint.absolute())
-    with probe_map(workers, threads, group_size, keeping=keeping) as probes_on, progress_bar() as progress:
+    with (
+        resumable(_left_by_an_interrupt(allowed is not None, checkpoint)),
+        probe_map(workers, threads, group_size, keeping=keeping) as probes_on,
+        progress_bar() as progress,
+    ):
         limits = measure_limits(
             source.with_examples(examples, seed),
             effort,
@@ -208,6 +227,15 @@ def _check_positive(option: str, value: float | None, expected: str) -> None:
 
     if value is not None and not 0 < value < float("inf"):
         raise UserError(f"{option} {value} is no tolerance. Expected: {expected}.")
+
+
+def _left_by_an_interrupt(is_search: bool, checkpoint: Path | None) -> str:
+    """Return what an interrupt leaves, and how to go on."""
+    if checkpoint is not None:
+        return f"the runs that are saved in {checkpoint} stay. Go on with the same command: {command()}"
+    if is_search:
+        return "nothing was saved; give --checkpoint DIR to be able to go on."
+    return "nothing was saved; --tolerance with --checkpoint DIR is able to go on."
 
 
 def _source(model: str, weights: Path, data: Path, precision: str) -> "UserNetwork":

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.console import Console
 
 from espalier.limits_table import COLUMNS, limits_in, table_lines
@@ -54,14 +53,18 @@ def num_processors() -> int:
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
-    """Turn an interrupt into one line that says how to go on."""
+def resumable(left: str = "") -> Iterator[None]:
+    """Turn an interrupt into one line that says how to go on.
+
+    Args:
+        left: what an interrupt leaves, and how to go on; by default committed cells, and the same command.
+    """
     try:
         yield
     except KeyboardInterrupt:
         interrupt_has_arrived()
-        complain(f"interrupted; what is committed stays. Go on with the same command: {command()}")
-        raise typer.Exit(INTERRUPTED) from None
+        complain(f"interrupted; {left or f'what is committed stays. Go on with the same command: {command()}'}")
+        raise SystemExit(INTERRUPTED) from None  # not typer's own exit, which says no more than the interrupt itself
 
 
 @contextmanager

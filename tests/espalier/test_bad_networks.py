@@ -59,6 +59,11 @@ def two_classes():
 def flat():
     return Odd(lambda logits: logits.sum(dim=1))
 
+def interrupted():
+    def ctrl_c(logits):
+        raise KeyboardInterrupt
+    return Odd(ctrl_c)
+
 def in_place():
     return Odd(lambda logits: 1 / 0)
 
@@ -175,6 +180,38 @@ def test_a_network_that_normalises_by_the_batch(mine: Path, refused: Refused) ->
     torch.save(state, "norm.pt")
     line = refused("limit", *options(model="mymodule:by_the_batch", weights="norm.pt"))
     assert "Module '2' (BatchNorm1d) has no running statistics" in line
+
+
+INTERRUPTS = [
+    (
+        ("--tolerance", 0.01, "--checkpoint", "saved"),
+        "the runs that are saved in saved stay. Go on with the same command: espalier {command} --model ",
+    ),
+    (("--tolerance", 0.01), "nothing was saved; give --checkpoint DIR to be able to go on."),
+    (("--probes", 3), "nothing was saved; --tolerance with --checkpoint DIR is able to go on."),
+]
+
+
+@pytest.mark.parametrize("command", ["limit", "spectrum"])
+@pytest.mark.parametrize(("effort", "words"), INTERRUPTS)
+def test_an_interrupt_is_told_with_how_to_go_on(
+    command: str, effort: tuple[object, ...], words: str, mine: Path, espalier: Callable[..., Any]
+) -> None:
+    answer = espalier(command, *options(model="mymodule:interrupted"), *effort)
+    assert answer.code == 130
+    (line,) = answer.err.splitlines()
+    assert line.startswith(f"espalier: interrupted; {words.format(command=command)}")
+
+
+def test_an_interrupt_before_anything_has_begun_is_told(
+    mine: Path, espalier: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("espalier.network_commands._source", ctrl_c)
+    answer = espalier("limit", *options())
+    assert (answer.code, answer.err.strip()) == (130, "espalier: interrupted")
 
 
 def test_an_escape_code_in_a_name_never_reaches_the_terminal(mine: Path, refused: Refused) -> None:
