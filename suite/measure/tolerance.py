@@ -113,7 +113,8 @@ def loss_tolerance_of(network: Network, given: float | None) -> float:
     """Return the loss tolerance that was given, or the standard deviation of mini-batch losses over the training split.
 
     Raises:
-        UserError: the one given is not positive; there are too few batches, or all have the same loss.
+        UserError: the one given is not positive; there are too few batches, or all have the same loss, or one has a
+            loss that is not finite.
     """
     if given is not None and not 0.0 < given < math.inf:
         raise UserError(f"loss_tolerance_nats={given} is no tolerance. Expected: a positive number of nats.")

@@ -1,6 +1,7 @@
 """A network with its weights and data in memory: what an SLQ worker, an analysis and the command line compute on."""
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -129,14 +130,25 @@ class Network:
         )
 
     def loss_tolerance_nats(self, split: str = "train") -> float:
-        """Return the paper's tolerance: the standard deviation of mini-batch losses, batch 128, fixed order."""
+        """Return the paper's tolerance: the standard deviation of mini-batch losses, batch 128, fixed order.
+
+        Raises:
+            UserError: there is one batch alone, or a loss is not finite.
+        """
         examples = self.splits[split]
         if len(examples.targets) <= BATCH_SIZE:
             raise UserError(
                 f"{len(examples.targets)} examples make one batch of {BATCH_SIZE}; its loss has no spread. "
                 "Give --loss-tolerance (nats), or the option loss_tolerance_nats."
             )
-        return batch_loss_std([evaluate(self.model, *batch).loss for batch in examples.parts(BATCH_SIZE)])
+        losses = [evaluate(self.model, *batch).loss for batch in examples.parts(BATCH_SIZE)]
+        num_lost = sum(not math.isfinite(loss) for loss in losses)
+        if num_lost:
+            raise UserError(
+                f"The loss is not finite in {num_lost} of {len(losses)} batches of {BATCH_SIZE} examples: the weights, "
+                "finite as they are, have diverged. Expected: finite losses. Give weights from earlier in training."
+            )
+        return batch_loss_std(losses)
 
     def with_train_examples(self, num_examples: int | None, seed: int) -> "Network":
         """Return the network with a random part of its training split; a smaller part lies within a larger one."""

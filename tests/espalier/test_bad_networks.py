@@ -182,6 +182,14 @@ def test_a_network_that_normalises_by_the_batch(mine: Path, refused: Refused) ->
     assert "Module '2' (BatchNorm1d) has no running statistics" in line
 
 
+@pytest.mark.parametrize("effort", [(), ("--probes", 3), ("--tolerance", 0.01)])
+def test_weights_that_are_finite_and_have_diverged(effort: tuple[object, ...], mine: Path, refused: Refused) -> None:
+    torch.save({name: 1e30 * weight for name, weight in good_state().items()}, "huge.pt")
+    line = refused("limit", *options(weights="huge.pt"), *effort)
+    assert "The loss is not finite in 3 of 3 batches of 128 examples: the weights, finite as they are, have" in line
+    assert line.endswith("Expected: finite losses. Give weights from earlier in training.")
+
+
 INTERRUPTS = [
     (
         ("--tolerance", 0.01, "--checkpoint", "saved"),
