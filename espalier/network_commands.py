@@ -11,6 +11,7 @@ from espalier.terminal import (
     check_writable,
     command,
     complain,
+    num_processors,
     one_of,
     progress_bar,
     resumable,
@@ -108,6 +109,7 @@ def spectrum(
         if value is not None and tolerance is None:
             raise UserError(f"{option} {value} goes with a tolerance. Expected: --tolerance beside it, or neither.")
     _check_positive("--loss-tolerance", loss_tolerance, "a positive number of nats")
+    _check_threads(threads)
     source, effort = _source(model, weights, data, precision), Effort(probes or 4, steps or 64, seed)
     check_writable(json_file)
     _make_folder(checkpoint)
@@ -179,6 +181,7 @@ def limit(
     is_fixed = _check_effort(tolerance, fixed, checkpoint)
     allowed = None if is_fixed else tolerance or DEFAULT_TOLERANCE
     _check_positive("--loss-tolerance", loss_tolerance, "a positive number of nats")
+    _check_threads(threads)
     checked: Any = one_of("--curvature", curvature, ("abs", "positive"))
     beside: dict[Beside, bool] = {"faithful": faithful, "masked": masked}
     source, effort = _source(model, weights, data, precision), Effort(probes or 4, steps or 64, seed)
@@ -227,6 +230,14 @@ def _check_positive(option: str, value: float | None, expected: str) -> None:
 
     if value is not None and not 0 < value < float("inf"):
         raise UserError(f"{option} {value} is no tolerance. Expected: {expected}.")
+
+
+def _check_threads(threads: int | None) -> None:
+    from suite.errors import UserError
+
+    most = num_processors()
+    if threads is not None and threads > most:  # torch ends without a word where the system has no such number
+        raise UserError(f"--threads {threads} is more than this process has processors. Expected: 1 to {most}.")
 
 
 def _left_by_an_interrupt(is_search: bool, checkpoint: Path | None) -> str:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from espalier.terminal import num_processors
+
 Refused = Callable[..., str]
 MODULE = """
 import torch
@@ -188,6 +190,14 @@ def test_weights_that_are_finite_and_have_diverged(effort: tuple[object, ...], m
     line = refused("limit", *options(weights="huge.pt"), *effort)
     assert "The loss is not finite in 3 of 3 batches of 128 examples: the weights, finite as they are, have" in line
     assert line.endswith("Expected: finite losses. Give weights from earlier in training.")
+
+
+@pytest.mark.parametrize("command", ["limit", "spectrum"])
+def test_more_threads_than_processors(command: str, mine: Path, refused: Refused) -> None:
+    most = num_processors()
+    line = refused(command, *options(threads=1_000_000))
+    assert line.endswith(f"--threads 1000000 is more than this process has processors. Expected: 1 to {most}.")
+    assert "Expected: 1 to" in refused(command, *options(threads=most + 1))
 
 
 INTERRUPTS = [
