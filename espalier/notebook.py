@@ -85,7 +85,8 @@ def limit(
         faithful: also follow the published recipe with its own numerics (see suite.limits.faithful).
         masked: also search the quadratic limit of the actual magnitude masks (see suite.limits.masked_quadratic).
         seed: of the probes and of the subsets of examples.
-        precision: of the products; "tf32" needs a CUDA device. What it changes is in `rounding_bias`.
+        precision: of the products, "float32" or "float64": the others round more than a tolerance can promise. What it
+            changes is in `rounding_bias`.
 
     Raises:
         ValueError: the network does not take the inputs, has nothing to prune, or no fixed Hessian; one line with the

@@ -19,6 +19,7 @@ from espalier.limits_table import COLUMNS, limits_in, table_lines
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _FIRST_LINE_S, _LINE_EVERY_S = 2.0, 15.0  # of progress in a log
+_GROWTH_BYTES = 256 * 2**20  # of a plan: below, it is told once
 _REPEAT_S = 0.5  # of a lost interrupt
 
 
@@ -104,7 +105,7 @@ class Lines:
 
 @contextmanager
 def told_by_the_engine() -> Iterator[None]:
-    """Show what the suite has to say, one line each and none twice: plans of memory, and all warnings."""
+    """Show what the suite has to say, one line each and none twice: warnings, and plans of memory as they grow."""
     handler = _Telling()
     loggers = {name: logging.getLogger(name) for name in ("suite", "launchers")}
     levels = {name: logger.level for name, logger in loggers.items()}
@@ -120,19 +121,31 @@ def told_by_the_engine() -> Iterator[None]:
 
 
 class _Telling(logging.Handler):
-    """Complains what it is given, once."""
+    """Complains what it is given, once; of plans, the first, and those that are larger by a tenth and by 256 MiB."""
 
     def __init__(self) -> None:
         super().__init__()
         self._told: set[str] = set()
+        self._planned_bytes = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a warning, or what says where memory goes."""
         text = record.getMessage()
-        is_plan = record.name.startswith("suite.curvature")
-        if (is_plan or record.levelno >= logging.WARNING) and text not in self._told:
-            self._told.add(text)
-            complain(f"warning: {text}" if record.levelno >= logging.WARNING else text)
+        if text in self._told or not (record.levelno >= logging.WARNING or self._is_news(record)):
+            return
+        self._told.add(text)
+        complain(f"warning: {text}" if record.levelno >= logging.WARNING else text)
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("suite.curvature"):
+            return False
+        peak_bytes = getattr(record, "peak_bytes", None)
+        if peak_bytes is None:  # where memory goes, but no plan
+            return True
+        if self._planned_bytes and peak_bytes < max(1.1 * self._planned_bytes, self._planned_bytes + _GROWTH_BYTES):
+            return False
+        self._planned_bytes = peak_bytes
+        return True
 
 
 def show(values: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ class Task(Settings):
     model: str  # a file in suite/models, or module:function of the user's own
     model_options: dict[str, Any] = Field(default_factory=dict)
     data: str  # a file in data/, or the path of an HDF5 file in the same layout
-    threads: PositiveInt = 1  # part of the science: floating-point sums depend on it
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1  # part of the science: floating-point sums depend on it
     training: Recipe
     # per method: the keys of `training` in which its own recipe differs
     recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -25,7 +25,6 @@ _PRODUCT_SHARE = 0.5  # of what is free: the rest is for the Lanczos basis
 # images, one thread). Kernels of GPUs ask torch's allocator, which the trial steps see.
 _KERNELS_BYTES = 16 * 2**20
 _SMALL_BATCH = 2
-_SAID_AGAIN_FROM = 1.1  # times the peak that was told last
 _UNITS = (("GiB", 2**30), ("MiB", 2**20))
 
 # (number of batches, graphs kept) -> what steps of one network take; independent of its weights and examples.
@@ -73,7 +72,6 @@ class MemoryPlan:
         num_kept_examples: whose graphs are kept from product to product: all, or none where that takes too much.
         budget_bytes: of all parts; None: of host memory, which holds what it can hold.
         basis: None until it is known how many steps there will be.
-        said_bytes: the peak that has been told; 0: none has.
     """
 
     dim: int
@@ -87,7 +85,6 @@ class MemoryPlan:
     num_kept_examples: int
     budget_bytes: int | None
     basis: BasisPlan | None = None
-    said_bytes: int = 0
 
     @property
     def product_bytes(self) -> int:
@@ -236,15 +233,14 @@ def num_columns(operator: SymmetricOperator, most: int) -> int:
 
 
 def say_plan(operator: SymmetricOperator, placement: Placement, num_rows: int, num_runs: int = 1) -> None:
-    """Log what an operator's runs will take, where that is known: at first, and when they have grown by a tenth."""
+    """Log what an operator's runs will take, where that is known and has not been said before."""
     plan = _plan(operator)
     if plan is None:
         return
     placed = plan.with_basis(placement, num_rows, num_runs)
-    if placed.peak_bytes > _SAID_AGAIN_FROM * plan.said_bytes:
-        placed = replace(placed, said_bytes=placed.peak_bytes)
-        logger.info("curvature: %s", placed)
-    setattr(operator, "plan", placed)  # noqa: B010  no word of the protocol
+    if placed != plan:
+        setattr(operator, "plan", placed)  # noqa: B010  no word of the protocol
+        logger.info("curvature: %s", placed, extra={"peak_bytes": placed.peak_bytes})
 
 
 def in_units(num_bytes: int) -> str:

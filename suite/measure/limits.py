@@ -15,10 +15,13 @@ from suite.limits.predict import Prediction, predict
 from suite.limits.removal import MagnitudeOrder
 from suite.measure.beside import Beside, limits_beside
 from suite.measure.effort import Effort, announce, built_once, loaded_once, threads_of
+from suite.measure.fixed_budget import fixed_effort_budgets
 from suite.measure.precision import precision_as_json
+from suite.measure.quality import quality_as_json
 from suite.measure.removed_runs import RemovedRuns
 from suite.measure.spectrum import run_probes
 from suite.measure.tolerance import (
+    check_operands,
     limit_as_json,
     loss_tolerance_of,
     search_as_json,
@@ -38,9 +41,9 @@ class MeasuredLimits:
 
     Attributes:
         values: JSON-able. gaussian_width and statistical_dimension, each with sparsity_limit, lower, upper,
-            probe_standard_error, and the limit at half and double the loss tolerance; loss_tolerance_nats,
-            num_prunable_weights, num_matvecs, curvature, precision and rounding_bias (see precision_as_json), threads
-            per worker, and the effort. With a tolerance also each limit's budget (see ErrorBudget), tolerance,
+            probe_standard_error, the limit at half and double the loss tolerance, and its budget (see ErrorBudget);
+            mean_loss_nats, accuracy, loss_tolerance_nats, num_prunable_weights, num_matvecs, curvature, precision and
+            rounding_bias (see precision_as_json), threads per worker, and the effort. With a tolerance also tolerance,
             converged, method, num_examples, gradient_equivalents, checks (see Check). Where asked for,
             gaussian_width_faithful and masked_quadratic (see limits_beside).
         measure: the spectral measure that they were computed from; of the last subset where examples were left out.
@@ -90,9 +93,12 @@ def measure_limits(
         UserError, FileRefused: see measure_spectrum; also a product that is not finite, a tolerance out of range, or
             saved runs of another network.
     """
+    if tolerance is not None:
+        check_operands(source, tolerance)
     network = source.load()
     epsilon = loss_tolerance_of(network, loss_tolerance_nats)  # refused before any probe is paid for
     operator = HeldNetwork(source, network).build()  # refuses what has no fixed Hessian before any worker starts
+    quality = quality_as_json(network, epsilon)
     source = loaded_once(source, network, probe_map)
     precision = precision_as_json(source, network, effort.seed)
     main = part_of(progress, 0.0, 0.7) if beside else progress
@@ -113,7 +119,8 @@ def measure_limits(
         progress=part_of(progress, 0.7, 1.0),
     )
     threads = {"threads": threads_of(probe_map)}
-    return MeasuredLimits(_limits_first(found.values | threads | further | precision), found.measure)
+    values = quality | found.values | threads | further | precision
+    return MeasuredLimits(_limits_first(values), found.measure)
 
 
 def _with_fixed_effort(
@@ -136,8 +143,11 @@ def _with_fixed_effort(
         predictions = predict(measure, order, epsilon, removed, curvature)
     except ValueError as error:
         raise UserError(str(error)) from error
+    probes = [result.tridiagonal for result in results]
+    is_whole = operator.num_examples == len(network.splits["train"].targets)
+    budgets = fixed_effort_budgets(probes, removed.runs, order, predictions, of_all_examples=is_whole)
     values = {
-        **{name: limit_as_json(predictions, name) for name in ("gaussian_width", "statistical_dimension")},
+        **{name: limit_as_json(predictions, name, budget) for name, budget in budgets.items()},
         "loss_tolerance_nats": epsilon,
         "num_prunable_weights": order.dim,
         "num_matvecs": sum(result.tridiagonal.num_lanczos_steps for result in results) + removed.num_matvecs,

@@ -2,6 +2,7 @@
 
 import time
 
+from suite.curvature.lanczos import Tridiagonal
 from suite.curvature.probes import RemovedWeightsRequest
 from suite.curvature.quadrature import SpectralMeasure, gauss_quadrature
 from suite.curvature.slq import OperatorSource, ProbeMap, WatchableMap, run_requests
@@ -26,6 +27,7 @@ class RemovedRuns:
         num_matvecs: products of all runs.
         num_restarts: runs that were begun again after a worker was lost.
         num_reissued: second copies of slow runs.
+        runs: count of removed weights -> its run.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class RemovedRuns:
         progress: Progress,
     ) -> None:
         self.num_matvecs = self.num_restarts = self.num_reissued = 0
+        self.runs: dict[int, Tridiagonal] = {}
         self._source, self._num_steps, self._num_expected = source, num_lanczos_steps, num_expected
         self._map = probe_map.watched(self._running) if isinstance(probe_map, WatchableMap) else probe_map
         self._progress, self._told, self._begin_s = progress, 0, time.perf_counter()
@@ -50,7 +53,7 @@ class RemovedRuns:
         """
         request = RemovedWeightsRequest(num_removed, self._num_steps)
         result = run_requests(self._source, [request], self._map)[request]
-        run = result.tridiagonal
+        run = self.runs[num_removed] = result.tridiagonal
         self.num_matvecs += run.num_lanczos_steps
         self.num_restarts += result.restarts
         self.num_reissued += result.reissued

@@ -14,7 +14,7 @@ from suite.curvature.slq import OperatorSource, ProbeMap, ProbeResult, inline_ma
 from suite.limits.adaptive import FIRST_STEPS
 from suite.measure.effort import Effort, announce, loaded_once, threads_of
 from suite.measure.precision import precision_as_json
-from suite.measure.tolerance import loss_tolerance_of, search_as_json, search_to_tolerance, target_of
+from suite.measure.tolerance import check_operands, loss_tolerance_of, search_as_json, search_to_tolerance, target_of
 from suite.measure.watch import Progress, WatchedOperator, part_of
 from suite.networks.loaded import Network
 from suite.networks.sources import HeldNetwork, NetworkSource
@@ -67,6 +67,8 @@ def measure_spectrum(
     Cost: num_probes * num_lanczos_steps Hessian-vector products over the training split; rows: 100 more; with a
         tolerance see limits_to_tolerance.
     """
+    if tolerance is not None:
+        check_operands(source, tolerance)
     network = source.load()
     epsilon = None if tolerance is None else loss_tolerance_of(network, loss_tolerance_nats)
     operator = HeldNetwork(source, network).build()  # refuses what has no fixed Hessian before any worker starts

@@ -12,6 +12,7 @@ from suite.curvature.slq import ProbeMap, ProbeResult
 from suite.errors import UserError
 from suite.limits.adaptive import Target
 from suite.limits.curvature_treatment import Curvature
+from suite.limits.error_budget import ErrorBudget
 from suite.limits.predict import Prediction
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.subset_limits import TolerantLimits, limits_to_tolerance
@@ -131,10 +132,7 @@ def search_as_json(search: Found, target: Target) -> dict[str, Any]:
     """Return how a search ended: both limits with their budgets, its effort, and all checks on the way."""
     limits, last = search.limits, search.limits.checks[-1]
     return {
-        **{
-            name: {**limit_as_json(limits.predictions, name), "budget": budget.as_json()}
-            for name, budget in limits.budgets.items()
-        },
+        **{name: limit_as_json(limits.predictions, name, budget) for name, budget in limits.budgets.items()},
         "loss_tolerance_nats": target.loss_tolerance_nats,
         "num_prunable_weights": limits.dim,
         "num_matvecs": last.num_matvecs,
@@ -153,10 +151,33 @@ def search_as_json(search: Found, target: Target) -> dict[str, Any]:
     }
 
 
-def limit_as_json(predictions: Sequence[Prediction], limit: str) -> dict[str, float | None]:
-    """Return one predicted limit at its tolerance, its half and its double; None for what is not known."""
+def limit_as_json(predictions: Sequence[Prediction], limit: str, budget: ErrorBudget) -> dict[str, Any]:
+    """Return one predicted limit at three tolerances, with its errors; None for what is not known.
+
+    lower and upper lie further apart than the prediction's own by the error of the computation, where it is known.
+    """
     at = {each.tolerance_factor: each.estimate for each in predictions if each.limit == limit}
-    parts = ("sparsity_limit", "lower", "upper", "probe_standard_error")
-    values = {part: getattr(at[1.0], part) for part in parts}
-    values |= {"at_half_tolerance": at[0.5].sparsity_limit, "at_double_tolerance": at[2.0].sparsity_limit}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+    error = budget.total if math.isfinite(budget.total) else 0.0
+    values = {
+        "sparsity_limit": at[1.0].sparsity_limit,
+        "lower": max(0.0, at[1.0].lower - error),
+        "upper": min(1.0, at[1.0].upper + error),
+        "probe_standard_error": at[1.0].probe_standard_error,
+        "at_half_tolerance": at[0.5].sparsity_limit,
+        "at_double_tolerance": at[2.0].sparsity_limit,
+    }
+    known = {name: None if math.isnan(value) else value for name, value in values.items()}
+    return {**known, "budget": budget.as_json()}
+
+
+def check_operands(source: NetworkSource, tolerance: float) -> None:
+    """Refuse a tolerance where products round more than Lanczos steps and probes can make good.
+
+    Raises:
+        UserError: operands are rounded to TF32 or bfloat16.
+    """
+    if source.operands != "full":
+        raise UserError(
+            f"tolerance={tolerance} is not known to be reached with {source.operands} products: their rounding alone "
+            "has moved a limit by 0.27. Expected: precision float32 or float64, or a fixed effort (--probes, --steps)."
+        )

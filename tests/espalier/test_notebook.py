@@ -169,13 +169,21 @@ def test_import_is_light() -> None:
 def test_a_notebook_shows_the_published_recipe_and_the_masks_as_well(
     bunch: tuple[nn.Module, torch.Tensor, torch.Tensor],
 ) -> None:
-    shown = espalier.limit(*bunch, tolerance=0.05, faithful=True, masked=True, precision="bfloat16")
+    shown = espalier.limit(*bunch, tolerance=0.05, faithful=True, masked=True)
     assert json.loads(json.dumps(shown.values, allow_nan=False)) == shown.values
     text = shown._repr_html_()
     assert "Gaussian width, published numerics" in text
     assert "Quadratic model, actual mask" in text
     assert "rounding error of a product" in text
     assert "solves" not in repr(shown)
+
+
+@pytest.mark.parametrize("measure", [espalier.limit, espalier.spectrum])
+def test_a_tolerance_is_not_promised_in_bfloat16(
+    bunch: tuple[nn.Module, torch.Tensor, torch.Tensor], measure: Any
+) -> None:
+    with pytest.raises(ValueError, match=r"tolerance=0.05 is not known to be reached with bfloat16 products"):
+        measure(*bunch, tolerance=0.05, precision="bfloat16")
 
 
 def test_a_spectrum_to_a_tolerance_with_rows(bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:

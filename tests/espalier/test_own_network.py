@@ -108,6 +108,8 @@ def test_limits_agree_with_the_whole_hessian(name: str, own: Path, espalier: Esp
     values = json.loads((own / "limit.json").read_text())
     assert set(values) == {
         *LIMITS,
+        "mean_loss_nats",
+        "accuracy",
         "loss_tolerance_nats",
         "num_prunable_weights",
         "num_matvecs",
@@ -124,14 +126,16 @@ def test_limits_agree_with_the_whole_hessian(name: str, own: Path, espalier: Esp
         "command",
     }
     parts = {"sparsity_limit", "lower", "upper", "probe_standard_error", "at_half_tolerance", "at_double_tolerance"}
+    parts |= {"budget"}
     assert all(set(values[limit]) == parts for limit in LIMITS)
     assert (values["num_prunable_weights"], values["restarts"]) == (NUM_PRUNABLE[name], 0)
     assert values["command"] == f"espalier limit {' '.join(map(str, arguments))}"
     assert 0 < values["loss_tolerance_nats"] < 1
     for limit, exact in exact_limits(name, values["loss_tolerance_nats"]).items():
         assert values[limit]["sparsity_limit"] == pytest.approx(exact, abs=0.02), limit
-        (row,) = [line.split() for line in answer.out.splitlines() if line.startswith(f"{limit} ")]
+        row, errors = [line.split() for line in answer.out.splitlines() if line.startswith(f"{limit} ")]
         assert row[1] == f"{values[limit]['sparsity_limit']:.4f}"
+        assert row[2] == errors[4] == f"{values[limit]['budget']['total']:.4f}"
 
 
 def test_a_spectrum_is_told_and_written(own: Path, espalier: Espalier) -> None:

@@ -81,6 +81,14 @@ def test_plans_and_warnings_are_told_once_each_and_the_rest_is_not(capsys: pytes
     assert logging.getLogger("suite").level == logging.NOTSET
 
 
+def test_plans_of_memory_are_told_as_they_grow(capsys: pytest.CaptureFixture[str]) -> None:
+    plans = logging.getLogger("suite.curvature.memory")
+    with progress_bar():
+        for mib in (100, 300, 400, 4000, 4300, 4500):  # 4300: less than a tenth more
+            plans.info("%d MiB", mib, extra={"peak_bytes": mib * 2**20})
+    assert capsys.readouterr().err.splitlines() == [f"espalier: {mib} MiB" for mib in (100, 400, 4000, 4500)]
+
+
 def test_a_log_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     now_s = 100.0
     lines = Lines(clock=lambda: now_s)

@@ -204,10 +204,11 @@ def test_few_solves_suffice_and_the_bracket_is_as_narrow_as_asked_for(quadratic_
 @pytest.fixture(scope="module")
 def bent():
     """A network trained without a penalty, whose Hessian bends down on the kept weights: model, names, one batch."""
-    torch.manual_seed(0)
-    inputs = torch.randn(300, 10, dtype=torch.float64)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inputs = torch.randn(300, 10, dtype=torch.float64)
+        model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 4)).double()
     targets = (inputs[:, :4] * inputs[:, 4:8]).argmax(dim=1)
-    model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 4)).double()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(200):
         optimiser.zero_grad()
