@@ -73,12 +73,6 @@ class Planner:
     def dense(self, task: Task, recipe: Recipe, seed: int, stop_step: int | None = None) -> Cell:
         """Return the cell that trains the dense network with a recipe, whole or up to a step."""
         located, spec, _ = self.network(task)
-        total = num_steps(recipe, located.num_train)
-        if stop_step is not None and stop_step >= total:
-            raise UserError(
-                f"rewind_step = {stop_step} is past the end of training on task {task.name}. "
-                f"Expected: below its {total} steps."
-            )
         config = DenseConfig(
             model=spec, data=located.spec, threads=task.threads, recipe=recipe, seed=seed, stop_step=stop_step
         )
@@ -133,6 +127,17 @@ class Planner:
         self._reference_of[cell.id.key] = method
         return cell
 
+    def _check_rewind(self, task: Task, method: str, step: int) -> None:
+        """Refuse a step that training does not reach, and say so where it is a default that nobody wrote."""
+        total = num_steps(task.recipe(method), self.network(task)[0].num_train)
+        if step >= total:
+            is_default = "rewind_step" not in self.study.options.get(method, {})
+            repair = f" It is the default of {method}: set [options.{method}] rewind_step." * is_default
+            raise UserError(
+                f"rewind_step = {step} is past the end of training on task {task.name}. "
+                f"Expected: below its {total} steps.{repair}"
+            )
+
     def _chain(
         self, task: Task, method: str, variant: Any, module: ModuleType, num_keep: int, seed: int
     ) -> list[tuple[Cell, int]]:
@@ -141,6 +146,7 @@ class Planner:
         recipe = task.recipe(method)
         inputs = {"dense": self.dense(task, recipe, seed)}
         if step := rewind_step(module, variant.options):
+            self._check_rewind(task, method, step)
             inputs["rewind"] = self.dense(task, recipe, seed, stop_step=step)
         rounds = [num_keep]
         while (previous := previous_num_kept(module, variant.options, total, rounds[0])) is not None:

@@ -30,6 +30,7 @@ SETTINGS = [
     ("recipes.lomp.l2=1", "unknown key 'l2'."),
     ("options.imp.rewind_steps=5", "options.imp: unknown key 'rewind_steps'. Did you mean 'rewind_step'?"),
     ("options.imp.rewind_step=15", "rewind_step = 15 is past the end of training on task tiny. Expected: below its 15"),
+    ("options={}", "Expected: below its 15 steps. It is the default of imp: set [options.imp] rewind_step."),
     ("options.imps.rewind_step=5", "No method or analysis of this study named 'imps'. Did you mean 'imp'?"),
     ("options.dense_hessian.max_dim=10", "needs a 72 x 72 matrix. Expected: at most 10 weights"),
     ("sparsities=[95]", "sparsity 95 is not a fraction removed in [0, 1); did you mean 0.95?"),

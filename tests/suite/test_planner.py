@@ -51,6 +51,11 @@ def refused(study: Path, *overrides: str, error: type[ValueError] = UserError) -
             "rewind_step = 15 is past the end of training on task tiny. Expected: below its 15 steps.",
         ),
         (
+            "options={}",
+            "rewind_step = 100 is past the end of training on task tiny. Expected: below its 15 steps. "
+            "It is the default of imp: set [options.imp] rewind_step.",
+        ),
+        (
             "sparsities=[0.5, 0.501]",
             "sparsities 0.5 and 0.501 both keep 36 of the 72 weights of task tiny. Leave one out.",
         ),
