@@ -146,7 +146,10 @@ def _check_targets(path: Path, name: str, split: StoredSplit) -> None:
     targets = split.targets
     where = f"has {name}/targets of"
     if targets.dtype.kind not in "iu":
-        raise refusal(path, f"{where} dtype {targets.dtype}", "integer class numbers", "Convert them to int64.")
+        is_one_hot = targets.ndim == 2 and targets.shape[1] > 1
+        repair = "Take argmax(axis=1) of one-hot rows." if is_one_hot else "Convert them to int64."
+        shape = f" and shape {targets.shape}" * is_one_hot
+        raise refusal(path, f"{where} dtype {targets.dtype}{shape}", "integer class numbers", repair)
     if targets.ndim != 1:
         raise refusal(
             path,

@@ -63,6 +63,14 @@ REFUSED: dict[str, tuple[dict[str, StoredSplit], dict[str, Any]]] = {
     "has test/inputs of dtype float32 and example shape (2,)": ({"train": split(), "test": split(FLOATS[:, :2])}, {}),
     "has test/inputs of dtype uint8": ({"train": split(), "test": split(FLOATS.astype(np.uint8))}, {}),
     "has train/targets of dtype float64": ({"train": split(targets=TARGETS * 1.0)}, {}),
+    "dtype float64. Expected: integer class numbers. Convert them to int64.": (
+        {"train": split(targets=TARGETS * 1.0)},
+        {},
+    ),
+    "has train/targets of dtype float32 and shape (4, 3). Expected: integer class numbers. Take argmax(axis=1) of": (
+        {"train": split(targets=np.eye(3, dtype=np.float32)[TARGETS])},
+        {},
+    ),
     "has train/targets of dtype bool": ({"train": split(targets=TARGETS == 1)}, {}),
     "has train/targets of shape (4, 1)": ({"train": split(targets=TARGETS[:, None])}, {}),
     "has train/targets of length 3": ({"train": split(targets=TARGETS[:3])}, {}),
