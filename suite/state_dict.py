@@ -68,6 +68,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> No
     missing = [name for name in expected if name not in state]
     surplus = [name for name in state if name not in expected]
     if missing or surplus:
+        _refuse_prefix(expected, state, origin)
         what = f"lacks '{missing[0]}'" if missing else f"has '{surplus[0]}', which the model has not"
         raise UserError(f"{origin} does not fit the model: it {what}. Expected: the model's own state_dict().")
     for name, value in state.items():
@@ -85,3 +86,15 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> No
                 "Give the weights of a network that shares them."
             )
     model.load_state_dict(dict(state))
+
+
+def _refuse_prefix(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse the names of a wrapper, such as DataParallel or torch.compile, with the line that takes its prefix off."""
+    first = next(iter(expected))
+    for prefix in [name.removesuffix(first) for name in state if name.endswith(f".{first}")]:
+        if {f"{prefix}{name}" for name in expected} == set(state):
+            raise UserError(
+                f"{origin} does not fit the model: every name begins with {prefix!r}, which a wrapper put there. Strip "
+                f"it: torch.save({{name.removeprefix({prefix!r}): value for name, value in torch.load(PATH).items()}}, "
+                "STRIPPED)."
+            )

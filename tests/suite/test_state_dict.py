@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,31 @@ def test_a_state_that_does_not_fit(change: dict[str, Tensor | None], line: str) 
         load_state(model, {name: value for name, value in wrong.items() if value is not None}, "net.pt")
     assert str(caught.value).startswith("net.pt")
     assert line in str(caught.value)
+
+
+def both(model: nn.Module) -> nn.Module:
+    return torch.compile(nn.DataParallel(model))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch.compile's own
+@pytest.mark.parametrize("wrapped", [nn.DataParallel, torch.compile, both])
+def test_the_prefix_of_a_wrapper_is_told_with_the_line_that_strips_it(
+    wrapped: Callable[[nn.Module], nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = wrapped(small()).state_dict()
+    torch.save(state, "net.pt")
+    with pytest.raises(UserError, match=r"^net\.pt does not fit the model: every name begins with '") as caught:
+        load_state(small(), state, "net.pt")
+    line = str(caught.value).partition("Strip it: ")[2].removesuffix(".")
+    exec(line.replace("PATH", "'net.pt'").replace("STRIPPED", "'own.pt'"), {"torch": torch})
+    load_state(small(), read_state(Path("own.pt")), "own.pt")
+
+
+def test_a_prefix_that_is_not_all_that_differs_is_not_blamed() -> None:
+    state = {f"module.{name}": value for name, value in small().state_dict().items()}
+    with pytest.raises(UserError, match=r"it lacks '1\.weight'"):
+        load_state(small(), state | {"module.7.bias": torch.zeros(1)}, "net.pt")
 
 
 def test_a_shared_weight_has_one_value() -> None:
