@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from espalier.network_options import check_group, check_positive, check_threads, named_as_given
 from espalier.notebook import DEFAULT_TOLERANCE, NO_FINITE_RUN
 from espalier.terminal import (
     SOME_FAILED,
     check_writable,
     command,
     complain,
-    num_processors,
     one_of,
     progress_bar,
     resumable,
@@ -108,13 +108,15 @@ def spectrum(
     for option, value in {"--checkpoint": checkpoint, "--loss-tolerance": loss_tolerance}.items():
         if value is not None and tolerance is None:
             raise UserError(f"{option} {value} goes with a tolerance. Expected: --tolerance beside it, or neither.")
-    _check_positive("--loss-tolerance", loss_tolerance, "a positive number of nats")
-    _check_threads(threads)
+    check_positive("--loss-tolerance", loss_tolerance, "a positive number of nats")
+    check_threads(threads)
+    check_group(workers, group_size)
     source, effort = _source(model, weights, data, precision), Effort(probes or 4, steps or 64, seed)
     check_writable(json_file)
     _make_folder(checkpoint)
     keeping = Keeping(runs=tolerance is not None, folder=checkpoint and checkpoint.absolute())
     with (
+        named_as_given(),
         resumable(_left_by_an_interrupt(tolerance is not None, checkpoint)),
         probe_map(workers, threads, group_size, keeping=keeping) as probes_on,
         progress_bar() as progress,
@@ -180,8 +182,9 @@ def limit(
     fixed = {"--probes": probes, "--steps": steps, "--examples": examples}
     is_fixed = _check_effort(tolerance, fixed, checkpoint)
     allowed = None if is_fixed else tolerance or DEFAULT_TOLERANCE
-    _check_positive("--loss-tolerance", loss_tolerance, "a positive number of nats")
-    _check_threads(threads)
+    check_positive("--loss-tolerance", loss_tolerance, "a positive number of nats")
+    check_threads(threads)
+    check_group(workers, group_size)
     checked: Any = one_of("--curvature", curvature, ("abs", "positive"))
     beside: dict[Beside, bool] = {"faithful": faithful, "masked": masked}
     source, effort = _source(model, weights, data, precision), Effort(probes or 4, steps or 64, seed)
@@ -189,6 +192,7 @@ def limit(
     _make_folder(checkpoint)
     keeping = Keeping(runs=allowed is not None, folder=checkpoint and checkpoint.absolute())
     with (
+        named_as_given(),
         resumable(_left_by_an_interrupt(allowed is not None, checkpoint)),
         probe_map(workers, threads, group_size, keeping=keeping) as probes_on,
         progress_bar() as progress,
@@ -223,21 +227,6 @@ def _check_effort(tolerance: float | None, fixed: dict[str, int | None], checkpo
     if tolerance is not None and not 0.0 < tolerance < 1.0:
         raise UserError(f"--tolerance {tolerance} is no error in sparsity. Expected: a number between 0 and 1.")
     return bool(given)
-
-
-def _check_positive(option: str, value: float | None, expected: str) -> None:
-    from suite.errors import UserError
-
-    if value is not None and not 0 < value < float("inf"):
-        raise UserError(f"{option} {value} is no tolerance. Expected: {expected}.")
-
-
-def _check_threads(threads: int | None) -> None:
-    from suite.errors import UserError
-
-    most = num_processors()
-    if threads is not None and threads > most:  # torch ends without a word where the system has no such number
-        raise UserError(f"--threads {threads} is more than this process has processors. Expected: 1 to {most}.")
 
 
 def _left_by_an_interrupt(is_search: bool, checkpoint: Path | None) -> str:

@@ -11,7 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from espalier.network_options import named_as_given
 from espalier.terminal import num_processors
+from suite.errors import UserError
+from suite.networks.sources import UserNetwork
 
 Refused = Callable[..., str]
 MODULE = """
@@ -247,6 +250,7 @@ WEIGHTS = [
     (good_state() | {"1.weight": torch.ones(4, 5)}, "'1.weight' is (4, 5), the model's is (5, 4)."),
     (good_state() | {"3.bias": torch.tensor([0, torch.nan, 0])}, "'3.bias' holds NaN or infinite values."),
     (good_state() | {"3.bias": torch.tensor([0, 0, torch.inf])}, "'3.bias' holds NaN or infinite values."),
+    ({f"module.{name}": value for name, value in good_state().items()}, "every name begins with 'module.', which a wr"),
     (good_state() | {"3.bias": 3}, "holds no state dict."),
     ([torch.ones(3)], "holds no state dict."),
     ({"state_dict": good_state(), "epoch": 3}, "is a checkpoint that holds a state dict under 'state_dict'. Save that"),
@@ -340,7 +344,8 @@ OPTIONS = [
     ("checkpoint", "good.h5", "--checkpoint good.h5 is a file. Expected: a folder, or nothing there yet."),
     ("checkpoint", "/proc/runs", "--checkpoint /proc/runs cannot be written: No such file or directory."),
     ("checkpoint", "/dev/null/runs", "--checkpoint /dev/null/runs cannot be written: Not a directory."),
-    ("examples", 301, "num_examples=301 is out of range. Expected: 1 to 300."),
+    ("examples", 301, "--examples 301 is out of range. Expected: 1 to 300."),
+    ("group_size", 2, "--group-size 2 does not go with --workers 1. Expected: --workers 2, or a multiple of it."),
     ("json", "no/such/limit.json", "no/such/limit.json cannot be written. Give --json a file in a folder that exists"),
     ("json", "good.h5/limit.json", "good.h5/limit.json cannot be written."),
     ("json", "folder", "folder cannot be written."),
@@ -352,6 +357,16 @@ OPTIONS = [
 def test_an_option_that_cannot_be(option: str, value: object, words: str, mine: Path, refused: Refused) -> None:
     Path("folder").mkdir()
     assert words in refused("limit", *options(**{option: value}))
+
+
+def test_a_spectrum_over_too_many_examples_names_the_option(mine: Path, refused: Refused) -> None:
+    assert "--examples 301 is out of range. Expected: 1 to 300." in refused("spectrum", *options(examples=301))
+
+
+def test_a_group_larger_than_the_data_names_the_option(mine: Path) -> None:
+    source = UserNetwork("mymodule:build", Path("good.pt"), Path("good.h5"), "cpu")
+    with pytest.raises(UserError, match=r"^--group-size 400 is too large for 300 examples"), named_as_given():
+        source.build_shard(0, 400)
 
 
 @pytest.mark.parametrize("option", ["probes", "steps", "workers", "threads", "seed"])
