@@ -1,11 +1,16 @@
 """Errors that the user causes and the user can repair: one line with the value, the rule and the repair."""
 
 import errno
+import os
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 from data.hdf5 import FileRefused
 
+_OURS_OR_PYTHONS = (Path(__file__).parent, Path(os.__file__).parent)
+_INSTALLED = {"site-packages", "dist-packages"}
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
@@ -44,3 +49,16 @@ def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, without its full stop; its type when it says nothing."""
     text = str(error).strip().splitlines()
     return (text[0] if text else type(error).__name__)[:200].rstrip(".")
+
+
+def users_line(error: BaseException) -> str:
+    """Return "FILE, line N" for the innermost line of a user's own code that an error came through, or nothing.
+
+    A user's own is what is neither ours, nor Python's, nor installed.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        is_other = any(path.is_relative_to(folder) for folder in _OURS_OR_PYTHONS) or _INSTALLED & set(path.parts)
+        if path.is_file() and not is_other:
+            return f"{path.name}, line {frame.lineno}"
+    return ""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from suite.computed_weights import computed_weight, refuse_lazy
 from suite.curvature.determinism import IN_PLACE, changed_in_place
-from suite.errors import UserError, first_line
+from suite.errors import UserError, first_line, users_line
 from suite.extensions import load
 from suite.reference import import_function
 from suite.seeds import derived_seed, generator
@@ -69,7 +69,8 @@ def build_user_model(reference: str, options: Mapping[str, Any] | None = None) -
     try:
         model = function(**(options or {}))
     except Exception as error:  # whatever the user's code raises is the user's to mend
-        raise UserError(f"{reference} failed: {type(error).__name__}: {error}. Mend the function.") from error
+        where = users_line(error) and f" in {users_line(error)}"
+        raise UserError(f"{reference} failed{where}: {type(error).__name__}: {error}. Mend the function.") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"{reference} returned {type(model).__name__}. Expected: a torch.nn.Module.")
     return model
@@ -155,10 +156,11 @@ def check_logits(model: nn.Module, inputs: Tensor, num_classes: int, name: str) 
         with torch.no_grad():
             logits = model.eval()(copy)
     except Exception as error:  # whatever the user's forward raises is the user's to mend
+        what = first_line(error) + (users_line(error) and f" ({users_line(error)})")
         repair = "Mend the model."
         if not inputs.is_floating_point():
             repair = f"A model is given {inputs.dtype} as it is: mend the model, or scale images to floats."
-        raise UserError(f"{name} does not take inputs of shape {shape}: {first_line(error)}. {repair}") from error
+        raise UserError(f"{name} does not take inputs of shape {shape}: {what}. {repair}") from error
     finally:
         model.train(was_training)
     if changed_in_place(copy, inputs):

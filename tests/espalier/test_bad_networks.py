@@ -34,6 +34,9 @@ def raises():
 def needs_arguments(width):
     return nn.Linear(width, 3)
 
+def raises_in_torch():
+    return torch.zeros(2).reshape(7)
+
 def nothing_to_prune():
     return nn.Sequential(nn.LayerNorm(4), nn.Flatten())
 
@@ -140,6 +143,12 @@ def options(**changes: object) -> list[object]:
     return [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
+def place(code: str) -> str:
+    """Return where the module holds some code, as a line of an error tells it."""
+    (number,) = [number for number, line in enumerate(MODULE.splitlines(), 1) if code in line]
+    return f"mymodule.py, line {number}"
+
+
 MODELS = [
     ("nowhere:build", "'nowhere:build': there is no module 'nowhere' in the working directory or the environment."),
     ("mymodule:biuld", "'mymodule:biuld': mymodule has no 'biuld'. Did you mean 'build'? Expected: MODULE:FUNCTION"),
@@ -154,7 +163,14 @@ MODELS = [
         "'mymodule:constant' is not a function. Expected: a function that returns a torch.nn.Module.",
     ),
     ("mymodule:no_module", "mymodule:no_module returned int. Expected: a torch.nn.Module."),
-    ("mymodule:raises", "mymodule:raises failed: OSError: no such luck. Mend the function."),
+    (
+        "mymodule:raises",
+        f"mymodule:raises failed in {place('no such luck')}: OSError: no such luck. Mend the function.",
+    ),
+    (
+        "mymodule:raises_in_torch",
+        f"mymodule:raises_in_torch failed in {place('reshape(7)')}: RuntimeError: shape '[7]' is invalid",
+    ),
     ("mymodule:needs_arguments", "mymodule:needs_arguments failed: TypeError: needs_arguments() missing 1 required"),
     ("mymodule:nothing_to_prune", "Sequential has no prunable weights. Expected: a convolution or a linear layer."),
     ("mymodule:shifting", "mymodule:shifting changes its inputs in place, which are its caller's data. Expected: x = "),
@@ -168,7 +184,10 @@ MODELS = [
     ("mymodule:a_pair", "mymodule:a_pair returned tuple for 2 inputs. Expected: logits (2, classes)"),
     ("mymodule:two_classes", "mymodule:two_classes returned (2, 2) for 2 inputs."),
     ("mymodule:flat", "mymodule:flat returned (2,) for 2 inputs."),
-    ("mymodule:in_place", "mymodule:in_place does not take inputs of shape (4,): division by zero."),
+    (
+        "mymodule:in_place",
+        f"mymodule:in_place does not take inputs of shape (4,): division by zero ({place('1 / 0')}). Mend",
+    ),
     ("mymodule:noisy", "Module '(the network itself)' (Odd) is random in eval mode. Expected: equal results"),
     ("mymodule:detached", "The logits carry no gradient to 1.weight, 3.weight."),
 ]

@@ -194,7 +194,7 @@ def test_a_network_that_would_change_its_data_is_refused_when_a_study_is_planned
 @pytest.mark.parametrize(
     ("function", "line"),
     [
-        ("broken", "broken failed: KeyError: 'width'. Mend the function."),
+        ("broken", ".py, line 14: KeyError: 'width'. Mend the function."),
         ("no_module", "no_module returned int. Expected: a torch.nn.Module."),
         ("missing", "has no 'missing'"),
         ("CONSTANT", "is not a function. Expected: a function that returns a torch.nn.Module."),
