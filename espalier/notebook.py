@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from espalier.limits_table import COLUMNS, NAMES, limits_in, row_of
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from suite.curvature.quadrature import SpectralMeasure
     from suite.measure import Beside
+    from suite.networks.given import Array
 
 DEFAULT_TOLERANCE = 0.005  # in sparsity
 Precision = Literal["float32", "float64", "tf32", "bfloat16"]
@@ -61,8 +62,8 @@ class Measured:
 
 def limit(
     model: "nn.Module",
-    inputs: "Tensor",
-    targets: "Tensor",
+    inputs: "Array",
+    targets: "Array",
     *,
     tolerance: float = DEFAULT_TOLERANCE,
     loss_tolerance_nats: float | None = None,
@@ -76,9 +77,10 @@ def limit(
 
     Args:
         model: returns logits (n, classes); copied, so it is left as it is.
-        inputs: shape (n, ...), the training examples as the network takes them, un-augmented. Floats are given to it
-            in dtype, whole numbers as they are: token ids for an embedding, but images have to be scaled to floats.
-        targets: shape (n,), classes from 0.
+        inputs: shape (n, ...), the training examples as the network takes them, un-augmented: a tensor, a numpy array
+            or a list. Floats are given to it in dtype, whole numbers as they are: token ids for an embedding, but
+            images have to be scaled to floats.
+        targets: shape (n,), classes from 0: a tensor, a numpy array or a list.
         tolerance: error allowed in sparsity; steps, probes and examples are chosen to reach it.
         loss_tolerance_nats: how much the mean loss may rise; None: the standard deviation of mini-batch losses.
         curvature: what negative eigenvalues count as.
@@ -110,8 +112,8 @@ def limit(
 
 def spectrum(
     model: "nn.Module",
-    inputs: "Tensor",
-    targets: "Tensor",
+    inputs: "Array",
+    targets: "Array",
     *,
     probes: int | None = None,
     steps: int | None = None,
@@ -153,7 +155,7 @@ def spectrum(
     return Measured(found.values, found.measure)
 
 
-def _source(model: "nn.Module", inputs: "Tensor", targets: "Tensor", precision: str) -> Any:
+def _source(model: "nn.Module", inputs: "Array", targets: "Array", precision: str) -> Any:
     from suite.measure import arithmetic
     from suite.networks.sources import MemoryNetwork
 

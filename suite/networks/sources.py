@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from suite.curvature.arithmetic import Operands
 from suite.curvature.operators import HessianOperator
 from suite.datasets import splits_on, stored_splits, verified_dataset
 from suite.errors import UserError, first_line
 from suite.network import ModelSpec, build_model, build_user_model, check_logits, prunable_weights
+from suite.networks.given import Array, given_examples
 from suite.networks.loaded import Network
 from suite.problem import as_state
 from suite.splits import Split
 from suite.state_dict import load_state, read_state
 from suite.store import CellId, Store
-
-_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class NetworkSource(Protocol):
@@ -204,26 +203,18 @@ class MemoryNetwork:
 
     @classmethod
     def of(
-        cls, model: nn.Module, inputs: Tensor, targets: Tensor, dtype: str = "float32", operands: Operands = "full"
+        cls, model: nn.Module, inputs: Array, targets: Array, dtype: str = "float32", operands: Operands = "full"
     ) -> "MemoryNetwork":
         """Take a copy of the model, and the data to where it lies; whole numbers stay what they are.
 
         Raises:
             UserError: the model has nothing to prune, or a layer that cannot be counted, cannot be copied, or does not
-                take the data.
+                take the data; or the data are none, see given_examples.
         """
-        if inputs.ndim < 2 or targets.ndim != 1 or len(inputs) != len(targets) or not len(targets):
-            raise UserError(
-                f"inputs have shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}. "
-                "Expected: (n, ...) and (n,), n >= 1. Flatten targets, or take argmax(dim=1) of one-hot rows."
-            )
-        if targets.is_floating_point() or int(targets.min()) < 0:
-            raise UserError(f"targets are {targets.dtype}, from {targets.min():g}. Expected: whole classes from 0.")
+        features, classes = given_examples(inputs, targets)
         own = _copied(model).float().eval()
         device = next(iter(prunable_weights(own).values())).device
-        taken = inputs.dtype if inputs.dtype in _WHOLE else torch.float32
-        split = Split(inputs.detach().to(device, taken), targets.to(device, torch.int64))
-        network = Network(own, {"train": split})
+        network = Network(own, {"train": Split(features.to(device), classes.to(device))})
         _check_takes(network, type(model).__name__)
         return cls(network, dtype, operands=operands)
 

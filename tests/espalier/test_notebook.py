@@ -5,9 +5,11 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -117,6 +119,12 @@ def test_without_the_reports_extra_the_numbers_are_still_shown(
 INPUTS, TARGETS = torch.zeros((200, 6)), torch.arange(200) % 3
 
 
+def spoilt(value: float) -> torch.Tensor:
+    inputs = INPUTS.double()
+    inputs[7, 2] = inputs[9, 0] = value
+    return inputs
+
+
 @pytest.mark.parametrize(
     ("model", "inputs", "targets", "line"),
     [
@@ -127,14 +135,61 @@ INPUTS, TARGETS = torch.zeros((200, 6)), torch.arange(200) % 3
         (nn.Linear(6, 3), INPUTS[:, 0], TARGETS, "inputs have shape (200,)"),
         (nn.Linear(6, 3), INPUTS, TARGETS.float(), "targets are torch.float32, from 0."),
         (nn.Linear(6, 3), INPUTS, TARGETS - 1, "targets are torch.int64, from -1."),
+        (nn.Linear(6, 3), INPUTS.numpy(), TARGETS.numpy()[:9], "inputs have shape (200, 6) and targets (9,)."),
+        (nn.Linear(6, 3), INPUTS, np.eye(3)[TARGETS], "inputs have shape (200, 6) and targets (200, 3)."),
+        (nn.Linear(6, 3), INPUTS, TARGETS.numpy() * 1.0, "targets are torch.float64, from 0."),
+        (nn.Linear(6, 3), INPUTS, TARGETS.numpy().astype(np.uint64) - 1, "targets are torch.uint64, from -1."),
+        (
+            nn.Linear(6, 3),
+            {"x": INPUTS},
+            TARGETS,
+            "inputs are dict. Expected: a torch tensor, a numpy array or a list.",
+        ),
+        (nn.Linear(6, 3), INPUTS, "targets.npy", "targets are str. Expected: a torch tensor, a numpy array or a list."),
+        (nn.Linear(6, 3), [[0.0] * 6, [0.0] * 5], [0, 1], "inputs cannot be made a tensor: "),
+        (nn.Linear(6, 3), INPUTS, np.array(["cat", "dog"]), "targets cannot be made a tensor: "),
+        (
+            nn.Linear(6, 3),
+            spoilt(math.nan),
+            TARGETS,
+            "inputs hold 2 values that are not finite in float32 (the first at (7, 2)). Expected: finite numbers.",
+        ),
+        (nn.Linear(6, 3), spoilt(-math.inf).numpy(), TARGETS, "inputs hold 2 values that are not finite in float32"),
+        (nn.Linear(6, 3), spoilt(1e300), TARGETS, "inputs hold 2 values that are not finite in float32"),
     ],
 )
-def test_what_does_not_fit_is_told_in_one_line(
-    model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, line: str
-) -> None:
+def test_what_does_not_fit_is_told_in_one_line(model: nn.Module, inputs: Any, targets: Any, line: str) -> None:
     with pytest.raises(UserError) as caught:
         espalier.limit(model, inputs, targets)
     assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def unwritable(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)
+    return array
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda inputs, targets: (inputs.numpy(), targets.numpy()),
+        lambda inputs, targets: (inputs.double().numpy(), targets.numpy().astype(np.uint16)),
+        lambda inputs, targets: (inputs.tolist(), targets.tolist()),
+        lambda inputs, targets: (list(inputs), tuple(targets)),
+        lambda inputs, targets: (inputs.numpy().astype(">f4"), targets.numpy().astype(">i8")),
+        lambda inputs, targets: (unwritable(inputs.numpy().copy()), unwritable(targets.numpy().copy())),
+        lambda inputs, targets: (inputs.flip(0).numpy()[::-1], targets.flip(0).numpy()[::-1]),
+    ],
+    ids=["arrays", "double and uint16", "lists", "lists of tensors", "big endian", "unwritable", "backwards"],
+)
+def test_arrays_and_lists_are_taken_as_tensors_are(
+    given: Callable[..., tuple[Any, Any]], bunch: tuple[nn.Module, torch.Tensor, torch.Tensor]
+) -> None:
+    model, inputs, targets = bunch
+    found = espalier.spectrum(model, *given(inputs, targets), probes=1, steps=4)
+    assert found["eigenvalue_max"] == espalier.spectrum(*bunch, probes=1, steps=4)["eigenvalue_max"]
 
 
 @pytest.mark.parametrize(
