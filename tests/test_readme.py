@@ -79,6 +79,11 @@ def test_ci_runs_the_readmes_test_command():
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("make test")
 
 
+def test_prose_is_wrapped():
+    prose = re.sub(r"<!-- benchmarks.*<!-- end of benchmarks -->|^\|.*?$", "", README, flags=re.MULTILINE | re.DOTALL)
+    assert not [line for line in prose.splitlines() if len(line) > 120]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_resolve(document):
     targets = re.findall(r"\]\(([^)#]+)\)", document.read_text())

@@ -129,6 +129,19 @@ def test_the_cells_of_the_tiny_study_by_hand(tiny_study: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("analysis", ["spectrum", "limit", "faithful_limit", "masked_limit", "row_norms"])
+def test_an_analysis_looks_at_lomp_s_dense_network_unless_told_otherwise(analysis: str, tiny_study: Path) -> None:
+    def l1_of(*more: str) -> float:
+        only = ("methods=['random']", f"analyses=['{analysis}']", "options={}", *more)
+        plan = planned(tiny_study, *only)
+        (dense,) = {cell.inputs["dense"].key for cell in plan.cells if cell.id.kind == analysis}
+        (penalty,) = [cell.config["recipe"]["l1"] for cell in plan.cells if cell.id.key == dense]
+        return float(penalty)
+
+    assert l1_of() > 0
+    assert l1_of(f"options.{analysis}.network='imp'") == 0
+
+
 def test_methods_with_equal_recipes_share_their_dense_network(tiny_study: Path) -> None:
     plan = planned(tiny_study)
     dense = {cell.config["method"]: cell.inputs["dense"] for cell in plan.cells if cell.id.kind == "prune"}
