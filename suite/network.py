@@ -70,7 +70,8 @@ def build_user_model(reference: str, options: Mapping[str, Any] | None = None) -
         model = function(**(options or {}))
     except Exception as error:  # whatever the user's code raises is the user's to mend
         where = users_line(error) and f" in {users_line(error)}"
-        raise UserError(f"{reference} failed{where}: {type(error).__name__}: {error}. Mend the function.") from error
+        what = f"{type(error).__name__}: {str(error).strip().rstrip('.')}"
+        raise UserError(f"{reference} failed{where}: {what}. Mend the function.") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"{reference} returned {type(model).__name__}. Expected: a torch.nn.Module.")
     return model

@@ -55,5 +55,6 @@ def _imported(name: str, reference: str) -> Any:
                 f"Run from the folder that holds it. {_EXPECTED}"
             ) from error
         raise UserError(
-            f"{reference!r}: importing {name} failed: {type(error).__name__}: {error}. Mend the module."
+            f"{reference!r}: importing {name} failed: {type(error).__name__}: {str(error).strip().rstrip('.')}. "
+            "Mend the module."
         ) from error

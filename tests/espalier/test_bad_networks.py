@@ -29,7 +29,7 @@ def no_module():
     return 42
 
 def raises():
-    raise OSError("no such luck")
+    raise OSError("no such luck,\\ntoo bad.\\n")
 
 def needs_arguments(width):
     return nn.Linear(width, 3)
@@ -116,7 +116,7 @@ def mine(working_folder: Path) -> Path:
     (working_folder / "mymodule.py").write_text(MODULE)
     (working_folder / "broken_syntax.py").write_text("def build(:\n")
     (working_folder / "needs_another.py").write_text("import nowhere\n")
-    (working_folder / "broken_import.py").write_text("raise RuntimeError('at\\nimport')\n")
+    (working_folder / "broken_import.py").write_text("raise RuntimeError('at\\nimport.')\n")
     torch.save(good_state(), "good.pt")
     write_data("good.h5")
     return working_folder
@@ -165,7 +165,7 @@ MODELS = [
     ("mymodule:no_module", "mymodule:no_module returned int. Expected: a torch.nn.Module."),
     (
         "mymodule:raises",
-        f"mymodule:raises failed in {place('no such luck')}: OSError: no such luck. Mend the function.",
+        f"mymodule:raises failed in {place('no such luck')}: OSError: no such luck, too bad. Mend the function.",
     ),
     (
         "mymodule:raises_in_torch",
