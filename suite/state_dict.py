@@ -91,7 +91,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> No
 def _refuse_prefix(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
     """Refuse the names of a wrapper, such as DataParallel or torch.compile, with the line that takes its prefix off."""
     first = next(iter(expected))
-    for prefix in [name.removesuffix(first) for name in state if name.endswith(f".{first}")]:
+    names = [name for name in state if isinstance(name, str)]  # a file may hold others
+    for prefix in [name.removesuffix(first) for name in names if name.endswith(f".{first}")]:
         if {f"{prefix}{name}" for name in expected} == set(state):
             raise UserError(
                 f"{origin} does not fit the model: every name begins with {prefix!r}, which a wrapper put there. Strip "

@@ -270,6 +270,8 @@ WEIGHTS = [
     (good_state() | {"3.bias": torch.tensor([0, torch.nan, 0])}, "'3.bias' holds NaN or infinite values."),
     (good_state() | {"3.bias": torch.tensor([0, 0, torch.inf])}, "'3.bias' holds NaN or infinite values."),
     ({f"module.{name}": value for name, value in good_state().items()}, "every name begins with 'module.', which a wr"),
+    ({7: torch.ones(2)}, "does not fit the model: it lacks '1.weight'."),
+    (good_state() | {7: torch.ones(2)}, "it has '7', which the model has not."),
     (good_state() | {"3.bias": 3}, "holds no state dict."),
     ([torch.ones(3)], "holds no state dict."),
     ({"state_dict": good_state(), "epoch": 3}, "is a checkpoint that holds a state dict under 'state_dict'. Save that"),
