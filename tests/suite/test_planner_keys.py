@@ -23,7 +23,7 @@ GOLDEN = {
     "limit": "b3c07e58cddc58e4",
     "lomp": "fce88bcd9721397a",
     "lomp_fine_tuned": "60b0f8ec84f141e7",
-    "masked_limit": "a1faa35df6bd7b90",
+    "masked_limit": "05943b31ac74a1df",
     "random": "fdb397c46fff01fa",
     "rare_gems": "c8bc36848e073060",
     "row_norms": "61d9a6aae8d6cf8e",
