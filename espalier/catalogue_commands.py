@@ -1,10 +1,16 @@
 """Commands about what there is: studies, tasks, methods, models, profiles, data sets, and this machine."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from espalier.terminal import SOME_FAILED
+from espalier.study_commands import OwnProfile
+from espalier.terminal import BAD_INPUT, SOME_FAILED, news_line
+
+if TYPE_CHECKING:
+    from launchers._finding import Finding
 
 app = typer.Typer()
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what there is and where it lies.")
@@ -21,18 +27,45 @@ def data_list() -> None:
         print(f"{name:20}{describe(name).description}\n{'':20}{state}: {path}")
 
 
-@app.command(epilog="Example: espalier doctor")
-def doctor() -> None:
-    """Check what this machine can do, what is missing, and how to mend it."""
+@app.command(epilog="Example: espalier doctor --profile devcluster --out /shared/me/study")
+def doctor(
+    profile: OwnProfile = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With a profile: where the study is to be; by default the current folder.")
+    ] = None,
+) -> None:
+    """Check what this machine can do, what is missing, and how to mend it; with a profile, what a cluster can do.
+
+    With --profile, Slurm is asked whether it has what the profile asks for, and a job of a few seconds looks whether a
+    node sees the folder and starts the same Python. Neither a job nor a file is left. Exit code 2: something has to be
+    changed before a study can run there.
+    """
+    from suite.errors import UserError
+
+    if profile is not None:
+        from launchers._profile import read_profile
+        from launchers._slurm_survey import survey_cluster
+
+        chosen, folder = read_profile(profile), (out or Path()).absolute()
+        with news_line() as told:
+            bad = [_show(finding) for finding in survey_cluster(chosen, folder, told)]
+        if any(bad):
+            raise typer.Exit(BAD_INPUT)
+        return
+    if out is not None:
+        raise UserError(f"--out {out} is for a cluster. Expected: with --profile P.")
     from launchers._survey import survey
 
-    missing = False
-    for finding in survey():
-        missing |= finding.verdict == "missing"
-        repair = f" -> {finding.repair}" if finding.repair else ""
-        print(f"{finding.verdict:9}{finding.what:18}{finding.state}{repair}", flush=True)
-    if missing:
+    bad = [_show(finding) for finding in survey()]
+    if any(bad):
         raise typer.Exit(SOME_FAILED)
+
+
+def _show(finding: "Finding") -> bool:
+    """Print one check; return whether something has to be done."""
+    repair = f" -> {finding.repair}" if finding.repair else ""
+    print(f"{finding.verdict:9}{finding.what:18}{finding.state}{repair}", flush=True)
+    return finding.is_bad
 
 
 @app.command(epilog="Example: espalier profiles")

@@ -102,7 +102,7 @@ def retry(
     Whatever the reason, a Python error as well: who calls this has mended the cause. A study that was queued is queued
     again with the profile of its last submission, unless another one is given; then this command returns.
     """
-    from launchers._retry import plan_again
+    from launchers._retry import let_go, plan_again
     from launchers._slurm_cluster import SlurmCluster, require_slurm
     from launchers._standing import overview
     from launchers._submission import submissions
@@ -125,6 +125,7 @@ def retry(
         require_slurm()
         queue_and_tell(again, folder, chosen)
     elif run_on is not None:
+        let_go(plan, found.cells, Store(folder), {each.name for each in submissions(folder)})
         run_and_report(again, folder, run_on, workers or num_processors())
 
 

@@ -43,9 +43,13 @@ def run(
     override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
 ) -> None:
     """Run whatever is missing of a study, collect it, and write its report."""
+    from launchers._fresh_folder import removed_if_refused
+
     run_on = launcher_called(launcher, profile)
-    plan, folder = _prepared(study, override, out)
-    run_and_report(plan, folder, run_on, workers or num_processors())
+    plan, folder = _planned(study, override, out)
+    with removed_if_refused(folder):
+        _make_folder(plan, folder)
+        run_and_report(plan, folder, run_on, workers or num_processors())
 
 
 @app.command(epilog="Example: espalier submit quickstart --profile devcluster --out /shared/me/quickstart")
@@ -56,13 +60,16 @@ def submit(
     override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
 ) -> None:
     """Queue whatever is missing of a study on a Slurm cluster, and return."""
+    from launchers._fresh_folder import removed_if_refused
     from launchers._profile import read_profile
     from launchers._slurm_cluster import require_slurm
 
     chosen = read_profile(profile)
     require_slurm()
-    plan, folder = _prepared(study, override, out)
-    queue_and_tell(plan, folder, chosen)
+    plan, folder = _planned(study, override, out)
+    with removed_if_refused(folder):
+        _make_folder(plan, folder)
+        queue_and_tell(plan, folder, chosen)
 
 
 @app.command(epilog="Example: espalier collect runs/quickstart")
@@ -141,17 +148,21 @@ def launcher_called(launcher: str, profile: str | None) -> Callable[..., "list[O
     return partial(chosen.run, profile=read_profile(profile))
 
 
-def _prepared(study: str, override: list[str], out: Path | None) -> "tuple[Plan, Path]":
-    """Check a whole study, and make its folder with the frozen plan."""
+def _planned(study: str, override: list[str], out: Path | None) -> "tuple[Plan, Path]":
+    """Check a whole study; return its plan, and its folder, there or not."""
     from suite.planner import make_plan
-    from suite.store import Store
     from suite.study import read_study
 
     plan = make_plan(*read_study(study, override))
-    folder = (out or Path("runs") / plan.study.name).absolute()
+    return plan, (out or Path("runs") / plan.study.name).absolute()
+
+
+def _make_folder(plan: "Plan", folder: Path) -> None:
+    """Make a study's folder with the frozen plan."""
+    from suite.store import Store
+
     Store(folder).prepare()
     plan.freeze(folder)
-    return plan, folder
 
 
 def _collect_and_report(folder: Path, console: Console) -> None:

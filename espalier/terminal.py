@@ -104,6 +104,25 @@ class Lines:
 
 
 @contextmanager
+def news_line() -> Iterator[Callable[[str], None]]:
+    """Yield what takes one line of news: shown in place on a terminal, until an empty one comes; else all of them."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda line: print(line, file=sys.stderr, flush=True) if line else None
+        return
+    shown = console.status("")
+
+    def tell(line: str) -> None:
+        shown.update(line)
+        shown.start() if line else shown.stop()
+
+    try:
+        yield tell
+    finally:
+        shown.stop()
+
+
+@contextmanager
 def told_by_the_engine() -> Iterator[None]:
     """Show what the suite has to say, one line each and none twice: warnings, and plans of memory as they grow."""
     handler = _Telling()

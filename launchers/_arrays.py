@@ -28,13 +28,16 @@ class JobArray:
         return tuple(cell for element in self.elements for cell in element)
 
 
-def job_arrays(cells: Sequence[Cell], profile: Profile, limit: int) -> list[JobArray]:
+def job_arrays(
+    cells: Sequence[Cell], profile: Profile, limit: int, raised: Mapping[str, Resources] | None = None
+) -> list[JobArray]:
     """Share cells out over arrays.
 
     Args:
         cells: what is to be queued, every cell after its inputs; inputs that are not among them are no concern here.
         profile: says what each kind of cell asks for, and how many are packed into an element.
         limit: elements that one array may have.
+        raised: key of a cell -> what it asks for instead of what the profile says.
 
     Returns:
         The arrays, wave by wave.
@@ -42,7 +45,8 @@ def job_arrays(cells: Sequence[Cell], profile: Profile, limit: int) -> list[JobA
     waves = wave_of_each(cells)
     groups: dict[tuple[int, Resources], list[Cell]] = {}
     for cell in sorted(cells, key=lambda cell: waves[cell.id.key]):  # stable: the plan's order within a wave
-        groups.setdefault((waves[cell.id.key], profile.resources(cell)), []).append(cell)
+        asked = (raised or {}).get(cell.id.key) or profile.resources(cell)
+        groups.setdefault((waves[cell.id.key], asked), []).append(cell)
     arrays = []
     for (wave, resources), members in groups.items():
         packs = _chunks(members, resources.cells_per_job)

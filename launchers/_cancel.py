@@ -6,7 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launchers._slurm_cluster import Cluster, SlurmFailed
+from launchers._claims import release_claims
+from launchers._slurm_call import SlurmFailed
+from launchers._slurm_cluster import Cluster
 from launchers._submission import Submission, SubmissionFolder, all_submissions, main_job
 from suite.errors import UserError
 from suite.plan import Cell, Plan
@@ -95,6 +97,7 @@ def _taken_back(plan: Plan, folder: Path, submitted: Sequence[Submission], jobs:
             _write_cancelled(folder, each)
         keys |= held
     store = Store(folder)
+    release_claims(plan.cells, store, {each.name for each in submitted})
     return tuple(cell for cell in plan.cells if cell.id.key in keys and not store.path(cell.id).exists())
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launchers._again import in_words
 from launchers._submission import SubmissionFolder, submissions
 from suite.plan import Cell
 from suite.progress import Standing
@@ -67,6 +68,8 @@ def _line(event: Mapping[str, Any], job: str) -> str:
     node = event.get("slurmd_nodename") or event.get("host", "")
     requeued = f", requeued {event['slurm_restart_count']} times" if "slurm_restart_count" in event else ""
     where = f"{f' on {node}' if node else ''} in job {job}{requeued}"
+    if event.get("event") == "queued_again":
+        return f"{event.get('time_utc', '')} {in_words(event)}"
     if event.get("event") != "ended":
         return f"{event.get('time_utc', '')} began{where}"
     why = f": {event['message']}" if event.get("message") else ""

@@ -68,6 +68,8 @@ class Profile(Override):
         description: one line for `espalier profiles`.
         minutes_per_job: cells are packed into one array element until their estimates reach it.
         max_running: elements of one array that may run at a time.
+        max_retries: how often a driver that waits queues a lost cell again by itself.
+        raise_factor: by which it raises memory_gib or time_min where that was too little, up to what the partition has.
         modules: loaded by `module load` before the job.
         setup: further lines of shell before the job, one plain command each.
         python: the interpreter of the job; by default the one that submits.
@@ -81,6 +83,8 @@ class Profile(Override):
     time_min: Count
     minutes_per_job: Positive | None = None
     max_running: Count = 256
+    max_retries: Annotated[int, Field(ge=0)] = 1
+    raise_factor: Annotated[float, Field(gt=1)] = 2.0
     modules: tuple[Word, ...] = ()
     setup: tuple[Line, ...] = ()
     python: Place | None = None

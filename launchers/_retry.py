@@ -1,11 +1,13 @@
 """What is tried again: cells that failed or were lost, what they need, and what waits for them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from launchers._claims import release_claims
 from suite.errors import UserError
 from suite.plan import Cell, Plan
 from suite.progress import Standing
+from suite.store import Store
 
 IN_QUEUE = ("running", "queued", "waiting")
 
@@ -33,11 +35,17 @@ def plan_again(
         _check_open(cell, states[cell.id.key], queue)
     there = {key for key, each in states.items() if each.state == "done" or (queue and each.state in IN_QUEUE)}
     wanted = named or [cell for cell in plan.cells if states[cell.id.key].state in ("failed", "lost")]
-    chosen = _with_inputs(plan, {cell.id.key for cell in wanted}, there)
+    chosen = with_inputs(plan, {cell.id.key for cell in wanted}, there)
     if not only:
         _add_dependants(plan, chosen, there)
     inputs = {up.key for cell in plan.cells if cell.id.key in chosen for up in cell.inputs.values()}
     return replace(plan, cells=tuple(cell for cell in plan.cells if cell.id.key in chosen | inputs))
+
+
+def let_go(plan: Plan, found: Sequence[Standing], store: Store, names: Collection[str]) -> None:
+    """Release what killed jobs of these submissions were computing, for a process that is in no queue itself."""
+    pairs = zip(plan.cells, found, strict=True)
+    release_claims((cell for cell, each in pairs if each.state in ("lost", "missing")), store, names)
 
 
 def _check_open(cell: Cell, standing: Standing, queue: bool) -> None:
@@ -49,7 +57,7 @@ def _check_open(cell: Cell, standing: Standing, queue: bool) -> None:
         )
 
 
-def _with_inputs(plan: Plan, keys: set[str], there: set[str]) -> set[str]:
+def with_inputs(plan: Plan, keys: set[str], there: set[str]) -> set[str]:
     """Return the cells and all that they need and that is not there: inputs come before what needs them."""
     chosen = set(keys)
     for cell in reversed(plan.cells):

@@ -5,19 +5,29 @@ jobs, are not read.
 """
 
 import io
-import os
-import re
 import shutil
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from launchers._job_environment import job_environment
 from launchers._profile import Profile, Resources
+from launchers._refusals import refusal
+from launchers._slurm_call import SlurmFailed, call, spoken
+from launchers._slurm_facts import (
+    Allowance,
+    Partition,
+    allowance,
+    configuration,
+    max_array_size,
+    num_queued,
+    partition_called,
+    partitions,
+)
 from launchers._slurm_job import run_element
-from suite.errors import UserError
+from suite.errors import STORAGE_ERRORS, UserError
 
 # Final states; every other one, also one that this code has never heard of, is that of a job that may still run.
 ENDED = frozenset(
@@ -34,27 +44,6 @@ ENDED = frozenset(
         "TIMEOUT",
     ]
 )
-DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own
-PATIENCE_S = 60.0  # for one call
-# What every job needs of the environment it is queued from. Secrets of a login shell stay there.
-VARIABLES = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "PYTHONPATH",
-    "VIRTUAL_ENV",
-    "CONDA_PREFIX",
-    "LD_LIBRARY_PATH",
-    "MODULEPATH",
-    "SLURM_CONF",
-    "OMP_NUM_THREADS",
-    "ESPALIER_DATA",
-]
 
 
 @dataclass(frozen=True)
@@ -73,17 +62,14 @@ class JobState:
 
 @dataclass(frozen=True)
 class Order:
-    """What one sbatch is given: arguments of `run_element` for each element, and what they ask for."""
+    """What one sbatch is given: arguments of a function for each element, and what they ask for."""
 
     name: str
     jobs: Path
     resources: Resources
     calls: Sequence[tuple[Any, ...]]
     after: Sequence[str] = ()
-
-
-class SlurmFailed(RuntimeError):
-    """A call to Slurm failed or took too long; it may succeed later."""
+    function: Callable[..., None] = run_element
 
 
 class Cluster(Protocol):
@@ -91,6 +77,12 @@ class Cluster(Protocol):
 
     def array_limit(self) -> int:
         """Return how many elements an array may have."""
+
+    def room(self, asked: Resources) -> tuple[Allowance, int]:
+        """Return how many jobs of this kind the user may have at a time, and how many he has."""
+
+    def partition(self, name: str | None) -> Partition | None:
+        """Return what a partition has, the default one without a name, or None if that is not known."""
 
     def queue(self, order: Order, profile: Profile) -> list[str]:
         """Queue an array, held; return the job of each element."""
@@ -111,19 +103,65 @@ class Cluster(Protocol):
 class SlurmCluster:
     """The Slurm that the commands on the PATH talk to."""
 
+    def __init__(self) -> None:
+        """Ask nothing yet."""
+        self._known: dict[str, str] = {}
+
+    @property
+    def _config(self) -> dict[str, str]:
+        """Return the controller's configuration, asked for once; nothing while it does not answer."""
+        if not self._known:
+            with suppress(SlurmFailed):  # whatever else is asked of Slurm will say why
+                self._known = configuration()
+        return self._known
+
     def array_limit(self) -> int:
         """Return one less than MaxArraySize, or than Slurm's default when it does not tell."""
+        return max(1, max_array_size(self._config) - 1)
+
+    def room(self, asked: Resources) -> tuple[Allowance, int]:
+        """Return how many jobs of this kind the user may have at a time, and how many he has.
+
+        No limit is known where Slurm does not tell: sbatch has the last word.
+        """
         try:
-            found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call("scontrol", "show", "config"), re.MULTILINE)
+            limit = allowance(self._config, asked.account, asked.qos, asked.partition)
+            return limit, num_queued(limit) if limit.limit is not None else 0
         except SlurmFailed:
-            found = None
-        return max(1, int(found[1] if found else DEFAULT_MAX_ARRAY_SIZE) - 1)
+            return Allowance(), 0
+
+    def partition(self, name: str | None) -> Partition | None:
+        """Return what a partition has, the default one without a name, or None if that is not known; by one sinfo."""
+        try:
+            return partition_called(name, partitions())
+        except SlurmFailed:
+            return None
+
+    def would_take(self, asked: Resources, profile: Profile) -> str:
+        """Return what sbatch says of a job that asks for this, without queueing it.
+
+        Raises:
+            Refused: it would not be taken; with Slurm's own words.
+            SlurmFailed: Slurm does not answer.
+        """
+        names = {"partition": "partition", "account": "account", "qos": "qos", "constraint": "constraint"}
+        names |= {"nodes": "nodes", "cpus": "cpus-per-task", "time_min": "time"}
+        values = {option: getattr(asked, name) for name, option in names.items()}
+        values |= {"gpus-per-node": asked.gpus or None, "mem": _memory(asked)}
+        options = [f"--{option}={value}" for option, value in values.items() if value is not None]
+        try:
+            with job_environment(profile.environment):
+                said = " ".join(spoken("sbatch", "--test-only", *options, "--wrap=true")[1].split())
+        except SlurmFailed as error:
+            raise refusal(str(error).removeprefix("sbatch: "), asked) from None
+        return said.removeprefix("sbatch: ")
 
     def queue(self, order: Order, profile: Profile) -> list[str]:
         """Queue an array by one sbatch, held until it is released.
 
         Raises:
-            UserError: Slurm refused it; with its own words.
+            Refused: Slurm will not take it; with its own words.
+            SlurmFailed: Slurm does not answer.
         """
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -133,11 +171,12 @@ class SlurmCluster:
         executor.update_parameters(**parameters(order, profile))
         said = io.StringIO()
         try:
-            with redirect_stderr(said), _environment(profile.environment):
-                submitted = executor.map_array(run_element, *zip(*order.calls, strict=True))
+            with redirect_stderr(said), job_environment(profile.environment):
+                submitted = executor.map_array(order.function, *zip(*order.calls, strict=True))
         except (FailedJobError, FailedSubmissionError, OSError) as error:
-            words = " ".join(str(error).replace("sbatch: error: ", "").split())
-            raise UserError(f"sbatch refused the jobs: {words or 'no reason given'}. Mend the profile.") from None
+            if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+                raise  # a full disk is no refusal
+            raise refusal(str(error), order.resources) from None
         return [str(job.job_id) for job in submitted]
 
     def release(self, ids: Sequence[str]) -> None:
@@ -146,7 +185,7 @@ class SlurmCluster:
         Raises:
             SlurmFailed: see its words.
         """
-        _call("scontrol", "release", ",".join(ids))
+        call("scontrol", "release", ",".join(ids))
 
     def withdraw(self, ids: Sequence[str]) -> None:
         """Take arrays out of the queue, by one call.
@@ -154,7 +193,7 @@ class SlurmCluster:
         Raises:
             SlurmFailed: see its words.
         """
-        _call("scancel", *ids)
+        call("scancel", *ids)
 
     def standing(self, names: Sequence[str]) -> dict[str, JobState]:
         """Return the state of every job with these names that the controller knows, by one call of squeue.
@@ -163,9 +202,7 @@ class SlurmCluster:
             SlurmFailed: the controller does not answer.
         """
         form = "%i|%T|%r|%N"
-        lines = _call(
-            "squeue", "--noheader", "--array", "--states=all", f"--format={form}", f"--name={','.join(names)}"
-        )
+        lines = call("squeue", "--noheader", "--array", "--states=all", f"--format={form}", f"--name={','.join(names)}")
         return dict(_states(lines))
 
     def history(self, names: Sequence[str], since: str) -> dict[str, JobState]:
@@ -176,7 +213,7 @@ class SlurmCluster:
         """
         columns = "JobID,State,ExitCode,NodeList"
         arguments = ("--noheader", "--parsable2", "--allocations", f"--format={columns}", f"--starttime={since}")
-        return dict(_states(_call("sacct", *arguments, f"--name={','.join(names)}")))
+        return dict(_states(call("sacct", *arguments, f"--name={','.join(names)}")))
 
 
 def require_slurm() -> None:
@@ -207,7 +244,7 @@ def parameters(order: Order, profile: Profile) -> dict[str, Any]:
         "qos": asked.qos,
         "constraint": asked.constraint,
         "gpus_per_node": asked.gpus or None,
-        "mem": f"{round(asked.memory_gib * 1024)}M" if asked.memory_gib else None,
+        "mem": _memory(asked),
         "array_parallelism": profile.max_running,
         "setup": _setup(profile),
         "nodes": asked.nodes,
@@ -219,6 +256,10 @@ def parameters(order: Order, profile: Profile) -> dict[str, Any]:
         words["dependency"] = f"afterany:{':'.join(order.after)}"
         more |= {"kill-on-invalid-dep": "yes"}
     return words | {"additional_parameters": more}
+
+
+def _memory(asked: Resources) -> str | None:
+    return f"{round(asked.memory_gib * 1024)}M" if asked.memory_gib else None
 
 
 def _setup(profile: Profile) -> list[str] | None:
@@ -257,33 +298,3 @@ def _expanded(job: str) -> list[str]:
         if first.isdigit():
             found += [f"{main}_{number}" for number in range(int(first), int(last or first) + 1)]
     return found
-
-
-def _call(*words: str) -> str:
-    try:
-        done = subprocess.run(  # noqa: S603  no shell; every word is ours or has passed the profile's checks
-            words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, errors="replace"
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise SlurmFailed(f"{words[0]}: {str(error).splitlines()[0]}") from None
-    if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise SlurmFailed(f"{words[0]}: {said}")
-    return done.stdout
-
-
-@contextmanager
-def _environment(names: Sequence[str]) -> Iterator[None]:
-    """Let this process have the allow-listed variables alone: sbatch hands its environment to the job.
-
-    What Slurm itself set is left out as well, so that submitting from inside a job asks for what the profile says.
-    """
-    before: Mapping[str, str] = dict(os.environ)
-    kept = {name: value for name, value in before.items() if name in (*VARIABLES, *names)}
-    os.environ.clear()
-    os.environ.update(kept)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

@@ -3,15 +3,19 @@
 Nothing is written, so anybody who can read the folder may ask, from any machine, as often as he likes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from launchers._again import in_words
 from launchers._arrays import wave_of_each
-from launchers._slurm_cluster import Cluster, JobState, SlurmFailed
+from launchers._claims import is_of
+from launchers._loss import loss
+from launchers._slurm_call import SlurmFailed
+from launchers._slurm_cluster import Cluster, JobState
 from launchers._submission import QueuedArray, Submission, SubmissionFolder, day_before, elements_of, submissions
-from launchers._watch import explanation, last_error
+from suite.claim import Owner
 from suite.plan import Cell, Plan
 from suite.progress import Standing, standings
 from suite.store import Store
@@ -58,11 +62,14 @@ def overview(plan: Plan, folder: Path, cluster: Cluster) -> Overview:
     except SlurmFailed as error:
         notes.append(f"Slurm does not answer ({error}); this is what the folder knows")
     # The folder after the queue: a job that has just left it had committed what it will ever commit.
-    judge = _Judge(folder, elements_of(submitted), queue)
+    judge = _Judge(folder, elements_of(submitted), queue, {each.name for each in submitted})
     waves = wave_of_each(plan.cells)
-    pairs = zip(plan.cells, standings(plan, Store(folder)), strict=True)
+    pairs = zip(plan.cells, standings(plan, Store(folder), judge.is_over), strict=True)
     found = [replace(judge.judged(cell, standing), wave=waves[cell.id.key]) for cell, standing in pairs]
-    return Overview(_explained(found, plan, judge, submitted, cluster, notes), True, tuple(notes))
+    found = _explained(found, plan, judge, submitted, cluster, notes)
+    return Overview(
+        [judge.with_retry(each, cell) for each, cell in zip(found, plan.cells, strict=True)], True, tuple(notes)
+    )
 
 
 @dataclass
@@ -72,6 +79,7 @@ class _Judge:
     folder: Path
     places: Mapping[str, tuple[Submission, QueuedArray, int]]
     queue: Mapping[str, JobState] | None
+    names: Collection[str]  # of all submissions
     _read: dict[tuple[str, int, int], list[dict[str, Any]]] = field(default_factory=dict)
 
     def judged(self, cell: Cell, standing: Standing) -> Standing:
@@ -99,6 +107,23 @@ class _Judge:
         if submission.state == "cancelled":
             return replace(told, state="missing", message="cancelled")
         return replace(told, state="lost")
+
+    def is_over(self, cell: Cell, owner: Owner) -> bool:
+        """Return whether a claim was made by a job of this study that was killed: the cell has no job any more."""
+        if self.queue is None or not is_of(owner, self.names):
+            return False
+        if cell.id.key not in self.places:
+            return True
+        _, array, index = self.places[cell.id.key]
+        state = self.queue.get(array.ids[index])
+        return state is None or state.ended
+
+    def with_retry(self, standing: Standing, cell: Cell) -> Standing:
+        """Return the standing of a cell that a driver has queued again by itself, with why and what was raised."""
+        told = self.places[cell.id.key][0].again.get(cell.id.key) if cell.id.key in self.places else None
+        if not told or standing.state == "missing":
+            return standing
+        return replace(standing, message="; ".join(filter(None, (standing.message, in_words(told)))))
 
     def events(self, key: str) -> list[dict[str, Any]]:
         """Return what the job of a cell told of it, the latest last."""
@@ -136,9 +161,8 @@ def _explained(
     for cell, standing in zip(plan.cells, found, strict=True):
         if standing.state == "lost":
             submission, array, _ = judge.places[cell.id.key]
-            why = explanation(history.get(standing.job), array)
-            said = last_error(judge.folder, submission, standing.job)
-            standing = replace(standing, message=f"its job {standing.job} {why}{said}")
+            why = loss(judge.folder, submission, array, standing.job, history.get(standing.job))
+            standing = replace(standing, message=why.message)
         explained.append(standing)
     return explained
 

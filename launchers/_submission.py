@@ -10,8 +10,10 @@ These files explain. What is done is said by the store alone.
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ class Submission:
         host: where it was submitted.
         time_utc: when, in ISO 8601.
         arrays: what was queued.
+        again: key of a cell that a driver queued again by itself -> why, the how-manieth time, what was raised.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Submission:
     host: str
     time_utc: str
     arrays: tuple[QueuedArray, ...] = ()
+    again: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def holders(self) -> Iterator[tuple[str, QueuedArray, int]]:
         """Yield (key of a cell, its array, its element)."""
@@ -84,6 +88,12 @@ class SubmissionFolder:
         """Make the folders; the one of pickles is the user's alone."""
         (self.path / "events").mkdir(parents=True)
         self.jobs.mkdir(mode=0o700)
+
+    def remove(self) -> None:
+        """Remove all of it, of which no job has begun."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):  # others are there
+            self.path.parent.rmdir()
 
     def write(self, submission: Submission) -> None:
         """Write or replace submission.json in one step."""

@@ -8,24 +8,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
 
 from data import available, dataset_path
+from launchers._finding import Finding
 from launchers._ray_session import SOCKET_ROOT_LIMIT, ray_session
 
-Verdict = Literal["ok", "optional", "missing"]
 MIN_FREE_GIB = 1.0
-
-
-class Finding(NamedTuple):
-    """One check: what was looked at, how it stands, and what to do about it."""
-
-    what: str
-    verdict: Verdict
-    state: str
-    repair: str = ""
 
 
 def survey(*, start_ray: bool = True) -> Iterator[Finding]:

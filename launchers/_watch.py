@@ -1,36 +1,31 @@
 """Wait for what is queued, from the study's folder and one squeue at a time; any number of people may watch."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data.hdf5 import FileRefused
+from launchers._again import INPUT, Again, Retries, announced, number_of, tell_again, that_can_begin
 from launchers._events import Finished, Report, Said, Started
+from launchers._loss import Loss, has_timed_out, loss
+from launchers._profile import Resources
+from launchers._refusals import Silent
 from launchers._schedule import Schedule
-from launchers._slurm_cluster import Cluster, JobState, SlurmFailed
-from launchers._submission import QueuedArray, Submission, SubmissionFolder, day_before, elements_of, submissions
+from launchers._slurm_call import AccountingOff, SlurmFailed
+from launchers._slurm_cluster import Cluster, JobState
+from launchers._submission import SubmissionFolder, day_before, elements_of, submissions
 from suite.attempt import Outcome
+from suite.errors import UserError
 from suite.plan import Plan
 from suite.store import CellId, Store
 
 SHORTEST_S, LONGEST_S, SLOWER = 1.0, 30.0, 1.3  # between two looks: at once after news, then ever more seldom
 SETTLE_S = 15.0  # a record on a shared file system may be seen that much later than its job has left the queue
-
-REPAIRS = {
-    "OUT_OF_MEMORY": "ran out of memory; raise memory_gib of the profile (now {memory_gib})",
-    "TIMEOUT": "reached its time limit; raise time_min of the profile (now {time_min}) or pack fewer cells in a job",
-    "DEADLINE": "could not end before its deadline",
-    "NODE_FAIL": "lost its node",
-    "BOOT_FAIL": "lost its node, which did not boot",
-    "LAUNCH_FAILED": "could not be started on its node",
-    "PREEMPTED": "was preempted and not queued again",
-    "CANCELLED": "was cancelled",
-    "COMPLETED": "ended without a record",
-    "FAILED": "ended with exit code {code}",
-}
+LAG_S = 60.0  # accounting hears of the end of a job later than squeue does; after a silence of its own, much later
+NOT_ENDED = ("COMPLETING", "CONFIGURING", "PENDING", "REQUEUED", "RUNNING", "SUSPENDED")  # so accounting lags
 
 
 @dataclass
@@ -43,16 +38,20 @@ class Watch:
     report: Report
     settle_s: float = SETTLE_S
     sleep: Callable[[float], None] = time.sleep
+    retries: Retries | None = None  # queues lost cells again; None: a loss is the end of a cell
+    lag_s: float = LAG_S
     _started: set[str] = field(default_factory=set)
     _gone_s: dict[str, float] = field(default_factory=dict)  # key -> when its job was first seen to be gone
+    _unknown_s: dict[str, float] = field(default_factory=dict)  # key -> when accounting first did not know why
+    _complete: set[str] = field(default_factory=set)  # cells that were queued again when all inputs were there
+    _ended: dict[str, JobState] = field(default_factory=dict)  # jobs that squeue still knew after their end
     _read: dict[tuple[str, int, int], list[dict[str, Any]]] = field(default_factory=dict)  # files read in this look
-    _trouble: str = ""
+    _silent: dict[str, str] = field(default_factory=dict)  # who does not answer -> what was said
 
     def __post_init__(self) -> None:
         self.store = Store(self.folder)
-        self.submitted = submissions(self.folder)
-        self.places = elements_of(self.submitted)
         self.schedule = Schedule(self.plan, self.store)
+        self._reread()
 
     def wait(self) -> list[Outcome]:
         """Return one outcome per cell, in the plan's order, when all are known."""
@@ -73,22 +72,33 @@ class Watch:
         standing = self._ask()
         self._take_committed()
         if standing is not None:
-            self._explain([key for key in self._open() if self._take_told(key, standing)])
+            self._explain([key for key in self._open() if self._take_told(key, standing)], standing)
         return len(self.schedule.outcomes) + len(self._started) > before
+
+    def _reread(self) -> None:
+        """Read which job holds which cell: somebody else may have queued some of them again."""
+        self.submitted = submissions(self.folder)
+        self.places = elements_of(self.submitted)
 
     def _ask(self) -> dict[str, JobState] | None:
         """Return the jobs in the queue, or None while Slurm does not answer; what runs is not concerned."""
         try:
             standing = self.cluster.standing([each.name for each in self.submitted]) if self.submitted else {}
         except SlurmFailed as error:
-            if not self._trouble:
-                self._trouble = str(error)
-                self.report(Said(f"Slurm does not answer ({self._trouble}); waiting, the jobs go on"))
+            self._say_once("Slurm", f"Slurm does not answer ({error}); waiting, the jobs go on")
             return None
-        if self._trouble:
-            self._trouble = ""
-            self.report(Said("Slurm answers again"))
+        self._answers("Slurm")
+        self._ended |= {job: state for job, state in standing.items() if state.ended}
         return standing
+
+    def _say_once(self, who: str, line: str) -> None:
+        if who not in self._silent:
+            self._silent[who] = line
+            self.report(Said(line))
+
+    def _answers(self, who: str) -> None:
+        if self._silent.pop(who, ""):
+            self.report(Said(f"{who} answers again"))
 
     def _open(self) -> list[str]:
         return [key for key in self.schedule.cells if key not in self.schedule.outcomes]
@@ -117,12 +127,13 @@ class Watch:
         _, array, index = self.places[key]
         state = standing.get(array.ids[index])
         if state and state.state == "PENDING":
+            self._gone_s.pop(key, None)  # one that lost its node is seen to have ended before it waits again
             return False
         last = self._last(key)
         if last.get("event") == "started" and key not in self._started:
             self._started.add(key)
             self.report(Started(self.schedule.cells[key]))
-        if last.get("event") == "ended" and last["status"] in ("failed", "upstream_failed"):
+        if last.get("event") == "ended" and self._is_final(key, last):
             self._finish(self._outcome(self.schedule.cells[key].id, last))
             return False
         if state and not state.ended:
@@ -130,37 +141,130 @@ class Watch:
             return False
         return self._is_settled(key)
 
+    def _is_final(self, key: str, ended: Mapping[str, Any]) -> bool:
+        """Return whether a cell has come to its end by what its job told."""
+        if ended["status"] == "failed":
+            return not has_timed_out(ended["message"])
+        # With a driver that queues lost cells again, an input that was not there may still come.
+        return ended["status"] == "upstream_failed" and (self.retries is None or key in self._complete)
+
     def _is_settled(self, key: str) -> bool:
         now_s = time.monotonic()
         return now_s - self._gone_s.setdefault(key, now_s) >= self.settle_s
 
-    def _explain(self, lost: list[str]) -> None:
-        """End the cells whose jobs are gone and left neither record nor reason; one sacct, however many."""
-        lost = [key for key in lost if key not in self.schedule.outcomes]
+    def _explain(self, lost: list[str], standing: Mapping[str, JobState]) -> None:
+        """End, or queue again, cells whose jobs are gone without record or reason; one sacct, however many."""
+        lost = self._still_lost(lost)
         if not lost:
             return
-        history: dict[str, JobState] = {}
-        try:
-            history = self.cluster.history([each.name for each in self.submitted], day_before(self.submitted))
-        except SlurmFailed as error:
-            self.report(Said(f"accounting does not answer ({error}); the reasons of lost jobs stay unknown"))
+        history = self._history()
+        if history is None:
+            return
+        again: dict[str, Again] = {}
         for key in lost:
             # A failure found for one cell may have ended another of this list.
-            if key not in self.schedule.outcomes and not self._needs_lost(key, lost):
-                self._lose(key, history)
+            if key in self.schedule.outcomes or (self.retries is None and self._needs_lost(key, lost)):
+                continue
+            if self.retries and self._last(key).get("status") == "upstream_failed":
+                again[key] = self._for_its_inputs(key)
+            elif found := self._loss(key, history):
+                decided = self._decided(key, found)
+                if isinstance(decided, Again):
+                    again[key] = decided
+                else:
+                    self._lose(key, f"{found.message}{decided}")
+        if self.retries and again:
+            self._queue_again(self.retries, again, standing)
+
+    def _still_lost(self, lost: list[str]) -> list[str]:
+        """Return those that have no end, and that nobody has queued again meanwhile."""
+        lost = [key for key in lost if key not in self.schedule.outcomes]
+        if not lost:
+            return []
+        before = {key: self.places[key][0].name for key in lost if key in self.places}
+        self._reread()
+        return [key for key in lost if key not in self.places or self.places[key][0].name == before.get(key)]
+
+    def _history(self) -> dict[str, JobState] | None:
+        """Return how jobs ended, or None while accounting does not answer: it is waited for, as Slurm is."""
+        try:
+            history = self.cluster.history([each.name for each in self.submitted], day_before(self.submitted))
+        except AccountingOff as error:
+            self._say_once("accounting", f"there is no accounting ({error}); the reasons of lost jobs stay unknown")
+            return {job: JobState(state.state, "", state.node) for job, state in self._ended.items()}
+        except SlurmFailed as error:
+            self._say_once(
+                "accounting",
+                f"accounting does not answer ({error}); waiting for it to tell why jobs were lost, the others go on",
+            )
+            return None
+        self._answers("accounting")
+        return history
 
     def _needs_lost(self, key: str, lost: list[str]) -> bool:
         """Return whether a cell only waits for another lost one: that one's end will end it by name."""
         return any(each.key in lost for each in self.schedule.cells[key].inputs.values())
 
-    def _lose(self, key: str, history: dict[str, JobState]) -> None:
-        cell = self.schedule.cells[key]
+    def _loss(self, key: str, history: Mapping[str, JobState]) -> Loss | None:
+        """Return why a cell was lost, or None where accounting may still hear of it."""
         if key not in self.places:
-            self._finish(Outcome(cell.id, "failed", "is in no queue; run the same command again", attempts=0))
-            return
+            return Loss("", "is in no queue; run the same command again")
         submission, array, index = self.places[key]
         job = array.ids[index]
-        message = f"its job {job} {explanation(history.get(job), array)}{last_error(self.folder, submission, job)}"
+        if any(has_timed_out(each.get("message", "")) for each in self._told(key)):
+            return loss(self.folder, submission, array, job, JobState("TIMEOUT"))
+        state = history.get(job)
+        if state is None or state.state in NOT_ENDED:
+            now_s = time.monotonic()
+            if "accounting" not in self._silent and now_s - self._unknown_s.setdefault(key, now_s) < self.lag_s:
+                return None
+            state = None
+        return loss(self.folder, submission, array, job, state)
+
+    def _for_its_inputs(self, key: str) -> Again:
+        submission, array, _ = self.places[key]
+        return Again(INPUT, number_of(submission, key), Resources(**array.resources))
+
+    def _decided(self, key: str, found: Loss) -> Again | str:
+        if self.retries is None or key not in self.places or self.places[key][0].state != "queued":
+            return ""
+        submission, array, _ = self.places[key]
+        return self.retries.decide(found.cause, array, number_of(submission, key))
+
+    def _queue_again(self, retries: Retries, again: dict[str, Again], standing: Mapping[str, JobState]) -> None:
+        """Queue cells again whose inputs are there, in the queue, or queued again as well; the others wait."""
+        alive = {job for job, state in standing.items() if not state.ended}
+        held = {key for key, (_, array, index) in self.places.items() if array.ids[index] in alive}
+        again = {key: each for key, each in again.items() if key not in self.schedule.outcomes}
+        ready = that_can_begin(again, self.plan.cells, set(self.schedule.outcomes), held)
+        if not ready:
+            return
+        try:
+            retries.queue(ready)
+        except Silent as error:
+            self._say_once("sbatch", f"lost cells cannot be queued again yet ({error}); waiting, the jobs go on")
+        except UserError as error:
+            for key in ready:
+                if key not in self.schedule.outcomes:
+                    self._lose(key, f"its job was lost and cannot be queued again: {error}")
+        else:
+            self._answers("sbatch")
+            tell_again(self.folder, self.places, ready)
+            for key in ready:
+                inputs = {each.key for each in self.schedule.cells[key].inputs.values()}
+                self._complete |= {key} if inputs <= set(self.schedule.outcomes) else set()
+                self._gone_s.pop(key, None)
+                self._unknown_s.pop(key, None)
+            self._started -= set(ready)
+            self._reread()
+            for line in announced(ready, self.schedule.cells):
+                self.report(Said(line))
+
+    def _lose(self, key: str, message: str) -> None:
+        cell = self.schedule.cells[key]
+        if key not in self.places:
+            self._finish(Outcome(cell.id, "failed", message, attempts=0))
+            return
         with suppress(OSError):  # the log is how `espalier status` knows of it
             self.store.log_path(cell.id).write_text(f"{cell.title}\n\n{message}\n")
         self._finish(Outcome(cell.id, "failed", message, attempts=self._tries(key)))
@@ -169,39 +273,27 @@ class Watch:
         for ended in self.schedule.finish(outcome):
             self.report(Finished(ended))
 
-    def _events(self, key: str) -> list[dict[str, Any]]:
+    def _told(self, key: str) -> list[dict[str, Any]]:
+        """Return all that the element which holds a cell told, of its other cells as well."""
         if key not in self.places:
             return []
         submission, array, index = self.places[key]
         place = (submission.name, array.number, index)
         if place not in self._read:
             self._read[place] = SubmissionFolder(self.folder, submission.name).told(array.number, index)
-        return [event for event in self._read[place] if event.get("cell") == key]
+        return self._read[place]
+
+    def _events(self, key: str) -> list[dict[str, Any]]:
+        return [event for event in self._told(key) if event.get("cell") == key]
 
     def _last(self, key: str, event: str = "") -> dict[str, Any]:
         return next((each for each in reversed(self._events(key)) if event in ("", each["event"])), {})
 
     def _tries(self, key: str) -> int:
-        return sum(each["event"] == "started" for each in self._events(key))
+        """Return how often a cell was begun, by the jobs of its last submission and by those it was lost with."""
+        before = number_of(self.places[key][0], key) if key in self.places else 0
+        return before + len([each for each in self._events(key) if each["event"] == "started"])
 
     def _outcome(self, cell: CellId, ended: dict[str, Any]) -> Outcome:
         found = Outcome(cell, ended["status"], ended["message"], ended["wall_s"], ended["host"])
         return Outcome(**{**vars(found), "attempts": max(ended["attempts"], self._tries(cell.key))})
-
-
-def explanation(state: JobState | None, array: QueuedArray) -> str:
-    """Return why a job left no record, in words that name the repair."""
-    if state is None:
-        return "is gone and accounting does not know why; run the same command again"
-    facts = {"memory_gib": "the site's default", **array.resources, "code": state.reason.partition(":")[0] or "unknown"}
-    where = f" on {state.node}" if state.node and "None" not in state.node else ""
-    return REPAIRS.get(state.state, f"ended as {state.state}").format(**facts) + where
-
-
-def last_error(study: Path, submission: Submission, job: str) -> str:
-    """Return ": " and the last line that a job wrote to its standard error, or nothing."""
-    path = SubmissionFolder(study, submission.name).jobs / f"{job}_0_log.err"
-    with suppress(OSError):
-        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f": {lines[-1][:200]}" if lines else ""
-    return ""

@@ -7,16 +7,22 @@ what is missing. See docs/slurm.md.
 import getpass
 import platform
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from launchers._again import Again, Retries
 from launchers._arrays import JobArray, job_arrays, needed_jobs
+from launchers._claims import release_claims
 from launchers._events import Report
 from launchers._profile import Profile
-from launchers._slurm_cluster import Cluster, Order, SlurmCluster, SlurmFailed, require_slurm
+from launchers._refusals import Refused, Silent
+from launchers._retry import with_inputs
+from launchers._room import check_room
+from launchers._slurm_call import SlurmFailed
+from launchers._slurm_cluster import Cluster, Order, SlurmCluster, require_slurm
 from launchers._submission import (
     QueuedArray,
     Submission,
@@ -57,11 +63,27 @@ def run(plan: Plan, folder: Path, *, workers: int, report: Report, profile: Prof
     require_slurm()
     cluster = SlurmCluster()
     submit(plan, folder, profile, cluster)
-    return Watch(plan, folder, cluster, report).wait()
+    return Watch(plan, folder, cluster, report, retries=retries_of(plan, folder, profile, cluster)).wait()
+
+
+def retries_of(plan: Plan, folder: Path, profile: Profile, cluster: Cluster) -> Retries:
+    """Return what queues lost cells of a plan again, while a driver waits for it."""
+
+    def queue(again: Mapping[str, Again]) -> Submission | None:
+        keys = with_inputs(plan, set(again), set())
+        part = replace(plan, cells=tuple(cell for cell in plan.cells if cell.id.key in keys))
+        return submit(part, folder, profile, cluster, again=again)
+
+    return Retries(profile, cluster.partition, queue)
 
 
 def submit(
-    plan: Plan, folder: Path, profile: Profile, cluster: Cluster, told: Callable[[int, int], None] = lambda *_: None
+    plan: Plan,
+    folder: Path,
+    profile: Profile,
+    cluster: Cluster,
+    told: Callable[[int, int], None] = lambda *_: None,
+    again: Mapping[str, Again] | None = None,
 ) -> Submission | None:
     """Queue what is missing of a plan and not queued already.
 
@@ -74,31 +96,40 @@ def submit(
         profile: how to queue.
         cluster: where.
         told: called with (arrays queued, arrays in all).
+        again: key of a cell that was lost -> what it asks for now.
 
     Returns:
         What was queued, or None when nothing was left to queue.
 
     Raises:
-        UserError: a cell needs more than the profile gives, or Slurm refuses the jobs.
+        UserError: a cell needs more than the profile gives.
+        Refused: Slurm will not take the jobs, or not as many; this call leaves nothing in the folder.
+        Silent: Slurm does not answer.
 
-    Cost: one sbatch for each array, one squeue, and two calls of scontrol.
+    Cost: one sbatch for each array, one squeue, and two calls of scontrol; where limits are enforced, see check_room.
     """
     store = Store(folder)
     missing = {cell.id.key: cell for cell in plan.cells if not store.is_committed(cell.id)}
-    waiting = _in_queue(folder, cluster)
+    earlier = submissions(folder)
+    waiting = _in_queue(earlier, cluster)
     todo = [cell for cell in missing.values() if cell.id.key not in waiting]
     if not todo:
         return None
-    arrays = job_arrays(todo, profile, cluster.array_limit())
+    again = again or {}
+    raised = {key: each.resources for key, each in again.items()}
+    arrays = job_arrays(todo, profile, cluster.array_limit(), raised)
+    check_room(arrays, cluster)
     files = SubmissionFolder(folder, f"{plan.study.name}-{secrets.token_hex(4)}")
     _forget_failures(todo, store)
+    release_claims(todo, store, {each.name for each in earlier})
     files.prepare()
     started = Submission(
         files.name,
         "queuing",
         profile.model_dump(mode="json", exclude_none=True),
         f"{getpass.getuser()}@{platform.node()}",
-        datetime.now(UTC).isoformat(timespec="seconds"),
+        datetime.now(UTC).isoformat(timespec="milliseconds"),  # two of one second have an order
+        again={key: each.told() for key, each in again.items()},
     )
     files.write(started)
     return _Submitting(files, cluster, profile, missing, waiting).queue_all(arrays, started, told)
@@ -116,6 +147,7 @@ class _Submitting:
 
     def queue_all(self, arrays: list[JobArray], started: Submission, told: Callable[[int, int], None]) -> Submission:
         queued: list[QueuedArray] = []
+        releasing = False  # from then on jobs may have begun
         try:
             for number, array in enumerate(arrays):
                 self._check_wanted()
@@ -124,12 +156,18 @@ class _Submitting:
             self._check_wanted()
             done = replace(started, state="queued", arrays=tuple(queued))
             self.files.write(done)
+            releasing = True
             self.cluster.release(_mains(queued))
         except BaseException as error:
-            self._withdraw(queued, started)
-            if isinstance(error, SlurmFailed):
-                raise UserError(f"{error}. Nothing was queued; try again.") from None
-            raise
+            is_clean = self._withdraw(_mains(queued), started)
+            if not isinstance(error, Refused | SlurmFailed):
+                raise
+            if is_clean and not releasing:
+                self.files.remove()
+            left = "" if is_clean else f" Jobs may be left in the queue: espalier cancel {self.files.study}"
+            if isinstance(error, Refused):
+                raise Refused(f"{error}{left}") from None
+            raise Silent(f"{error}.{left or ' Nothing was queued; try again.'}") from None
         return done
 
     def _check_wanted(self) -> None:
@@ -148,23 +186,35 @@ class _Submitting:
         elements = tuple(tuple(cell.id.key for cell in element) for element in array.elements)
         return QueuedArray(number, array.wave, array.resources.model_dump(exclude_none=True), tuple(ids), elements)
 
-    def _withdraw(self, queued: list[QueuedArray], started: Submission) -> None:
-        if queued:
-            with suppress(SlurmFailed):
-                self.cluster.withdraw(_mains(queued))
+    def _withdraw(self, queued: list[str], started: Submission) -> bool:
+        """Take back what bears this name: the last sbatch may have queued an array, and what followed it failed.
+
+        Returns whether Slurm has answered, so that nothing is left.
+        """
+        is_clean = True
+        try:
+            standing = self.cluster.standing([self.files.name])
+            queued = sorted({*queued, *(main_job(job) for job, state in standing.items() if not state.ended)}, key=int)
+        except SlurmFailed:
+            is_clean = False
+        try:
+            if queued:
+                self.cluster.withdraw(queued)
+        except SlurmFailed:
+            is_clean = False
         with suppress(OSError):
             self.files.write(replace(started, state="withdrawn"))
+        return is_clean
 
 
-def _in_queue(folder: Path, cluster: Cluster) -> dict[str, str]:
-    """Return key -> job, for the cells that earlier submissions of this folder have in the queue."""
-    earlier = submissions(folder)
+def _in_queue(earlier: list[Submission], cluster: Cluster) -> dict[str, str]:
+    """Return key -> job, for the cells that earlier submissions of a folder have in the queue."""
     if not earlier:
         return {}
     try:
         standing = cluster.standing([each.name for each in earlier])
     except SlurmFailed as error:
-        raise UserError(f"{error}. What is queued already is not known; try again.") from None
+        raise Silent(f"{error}. What is queued already is not known; try again.") from None
     alive = {job for job, state in standing.items() if not state.ended}
     places = elements_of(earlier)
     return {key: main_job(array.ids[index]) for key, (_, array, index) in places.items() if array.ids[index] in alive}

@@ -71,6 +71,11 @@ class Owner:
         name, _, number = self.job.rpartition(" ")
         return f"job {number} on {self.host}" if name else f"process {self.pid} on {self.host}"
 
+    @property
+    def job_name(self) -> str:
+        """Return the name of its Slurm job, or nothing."""
+        return self.job.rpartition(" ")[0]
+
     def is_dead(self, here: "Owner") -> bool:
         """Return whether it is certain, for somebody here, that the owner works no more."""
         if self.job and self.job == here.job and self.restarts != here.restarts:
@@ -141,6 +146,18 @@ def live_owners(folder: Path) -> dict[str, Owner]:
     names = {path.name.partition(".claim-")[0] for path in folder.glob("*.claim-*")}
     found = {name: live_owner(folder / f"{name}.claim") for name in names}
     return {name: owner for name, owner in found.items() if owner is not None}
+
+
+def release_for(owner: Owner, path: Path) -> None:
+    """Remove a claim whose owner works no more, as somebody knows who has asked Slurm; a later owner's stays.
+
+    Args:
+        owner: as `live_owners` found him.
+        path: of the claim, without its number.
+    """
+    newest = _newest(path)
+    if newest is not None and _live(newest, _this_process(), time.time()) == owner:
+        _release(path, newest)
 
 
 def _release(path: Path, own: Path) -> None:

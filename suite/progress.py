@@ -1,10 +1,11 @@
 """How a study stands, read from its folder alone: committed cells are the truth, logs explain what is missing."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite.claim import live_owners
+from suite.claim import Owner, live_owners
 from suite.errors import UserError, nearest
 from suite.plan import Cell, Plan, plan_from_json
 from suite.store import Store
@@ -51,8 +52,13 @@ def read_plan(folder: Path) -> Plan:
     return plan_from_json(path.read_text(encoding="utf-8", errors="replace"), path)
 
 
-def standings(plan: Plan, store: Store) -> list[Standing]:
+def standings(plan: Plan, store: Store, is_over: Callable[[Cell, Owner], bool] = lambda *_: False) -> list[Standing]:
     """Return the state of every cell, in the plan's order.
+
+    Args:
+        plan: the study's.
+        store: its folder.
+        is_over: whether the owner of a live claim on a cell works no more, where somebody knows better than the claim.
 
     Raises:
         FileRefused: a committed cell is damaged.
@@ -63,8 +69,8 @@ def standings(plan: Plan, store: Store) -> list[Standing]:
         node, log = "", store.log_path(cell.id)
         if store.is_committed(cell.id):
             state, message = "done", ""
-        elif cell.id.name in owners:
-            state, message, node = "running", owners[cell.id.name].text, owners[cell.id.name].host
+        elif (owner := owners.get(cell.id.name)) is not None and not is_over(cell, owner):
+            state, message, node = "running", owner.text, owner.host
         elif log.exists():
             state, message = "failed", _last_line(log)
         else:

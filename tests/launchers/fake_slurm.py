@@ -23,7 +23,11 @@ if (root / f"{{command}}.fails").exists():
 jobs = json.loads((root / "jobs.json").read_text())
 options = dict(word.partition("=")[::2] for word in words if word.startswith("--"))
 wanted = options.get("--name", "").split(",")
-if command == "sbatch":
+if command == "sbatch" and "--test-only" in words:
+    if options.get("--partition") == "nope":
+        sys.exit("sbatch: error: invalid partition specified: nope\\nallocation failure: Invalid partition name")
+    print("sbatch: Job 12 to start at now using 1 processors on nodes n1 in partition batch", file=sys.stderr)
+elif command == "sbatch":
     text = pathlib.Path(words[-1]).read_text()
     flags = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", text, re.M))
     if flags.get("partition") == "nope":
@@ -37,6 +41,7 @@ if command == "sbatch":
     print(f"Submitted batch job {{number}}")
 elif command == "scontrol" and words[0] == "show":
     print("MaxArraySize            = 6")
+    print((root / "configuration").read_text())
 elif command == "scontrol":
     for name in jobs:
         if name.partition("_")[0] in words[1].split(","):
@@ -45,6 +50,14 @@ elif command == "scancel":
     for name in jobs:
         if name.partition("_")[0] in words and jobs[name]["state"] in ("PENDING", "RUNNING"):
             jobs[name]["state"] = "CANCELLED"
+elif command == "sinfo":
+    print((root / "partitions").read_text())
+elif command == "sacctmgr":
+    print((root / ("qos" if "qos" in words else "associations")).read_text())
+elif command == "squeue" and "--name" not in options:
+    for name, job in jobs.items():
+        if job["state"] in ("PENDING", "RUNNING"):
+            print("{{}}|{{}}".format(job["flags"].get("account", "lab"), job["flags"].get("qos", "normal")))
 elif command == "squeue":
     for name, job in jobs.items():
         if job["name"] in wanted and job["state"] in ("PENDING", "RUNNING"):
@@ -57,6 +70,14 @@ elif command == "sacct":
 """
 
 
+FACTS = {  # what scontrol, sinfo and sacctmgr say
+    "configuration": "ClusterName = fake\nSLURM_VERSION = 22.05\nAccountingStorageType = accounting_storage/slurmdbd\n",
+    "partitions": "batch*|up|1:00:00|OFF|2|2|6000|gpu:2\n",
+    "associations": "lab|fake|lab|||\n",
+    "qos": "normal|\n",
+}
+
+
 class FakeSlurm:
     """The test's side of it."""
 
@@ -66,7 +87,9 @@ class FakeSlurm:
         self.bin.mkdir(parents=True)
         (root / "jobs.json").write_text("{}")
         (root / "calls").touch()
-        for command in ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol"):
+        for name, content in FACTS.items():
+            (root / name).write_text(content)
+        for command in ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr"):
             path = self.bin / command
             path.write_text(SCRIPT.format(python=sys.executable, root=str(root)))
             path.chmod(0o755)

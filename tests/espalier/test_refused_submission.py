@@ -1,0 +1,94 @@
+"""A submission that Slurm refuses: one line with the repair, exit code 2, and no folder that was not there before."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launchers._submission import submissions
+from tests.launchers.fake_slurm import FakeSlurm
+
+Espalier = Callable[..., Any]
+Refused = Callable[..., str]
+
+PARTITION = "time_min = 20\npartition = 'nope'\n"
+LINE = (
+    "espalier: sbatch refused the jobs: Batch job submission failed: Invalid partition name specified. "
+    "Change partition = nope of the profile; all there are: sinfo."
+)
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    found = FakeSlurm(tmp_path / "cluster")
+    monkeypatch.setenv("PATH", f"{found.bin}:{os.environ['PATH']}")
+    return found
+
+
+@pytest.fixture
+def words(small_study: Path, working_folder: Path, settings: list[str]) -> Callable[..., list[object]]:
+    """Return the words of a command that queues the small study with a profile of that text."""
+
+    def make(command: str, text: str, out: str) -> list[object]:
+        path = working_folder.parent / "site.toml"
+        path.write_text(text)
+        launcher = ["--launcher", "slurm"] if command == "run" else []
+        return [command, small_study, *launcher, "--profile", path, "--out", out, *settings]
+
+    return make
+
+
+@pytest.mark.parametrize("command", ["submit", "run"])
+@pytest.mark.parametrize("out", ["study", "deep/er/study"])
+def test_a_refused_submission_leaves_no_folder(
+    command: str, out: str, words: Callable[..., list[object]], fake: FakeSlurm, refused: Refused
+) -> None:
+    assert refused(*words(command, PARTITION, out)) == LINE
+    assert not fake.jobs
+
+
+def test_a_refusal_of_the_last_array_takes_the_first_ones_back(
+    words: Callable[..., list[object]], fake: FakeSlurm, refused: Refused
+) -> None:
+    assert refused(*words("submit", "time_min = 20\n[kinds.spectrum]\npartition = 'nope'\n", "study")) == LINE
+    assert fake.jobs
+    assert {job["state"] for job in fake.jobs.values()} == {"CANCELLED"}
+
+
+def test_a_plan_of_too_many_jobs_leaves_no_folder(
+    words: Callable[..., list[object]], fake: FakeSlurm, refused: Refused
+) -> None:
+    (fake.root / "configuration").write_text("AccountingStorageEnforce = limits\n")
+    (fake.root / "associations").write_text("lab||lab||1|\n")
+    assert "are too many: account lab allows 1 in the queue" in refused(*words("submit", "time_min = 20\n", "study"))
+
+
+def test_a_folder_that_was_there_stays_as_it_was(
+    words: Callable[..., list[object]], working_folder: Path, fake: FakeSlurm, espalier: Espalier
+) -> None:
+    assert espalier(*words("submit", "time_min = 20\n", "study")).code == 0
+    fake.run_all()
+    study = working_folder / "study"
+    cell = min((study / "cells").glob("spectrum-*.h5"))
+    cell.unlink()
+    before = set(study.rglob("*"))
+    answer = espalier(*words("submit", PARTITION, "study"))
+    assert (answer.code, answer.err) == (2, f"{LINE}\n")
+    assert set(study.rglob("*")) == before
+    assert len(submissions(study)) == 1
+
+
+def test_a_folder_whose_jobs_may_be_left_stays(
+    words: Callable[..., list[object]], working_folder: Path, fake: FakeSlurm, espalier: Espalier
+) -> None:
+    fake.fails("scontrol", "Unable to contact slurm controller")
+    fake.fails("scancel", "Unable to contact slurm controller")
+    answer = espalier(*words("submit", "time_min = 20\n", "study"))
+    assert answer.code == 2
+    study = working_folder / "study"
+    assert answer.err.endswith(f"Jobs may be left in the queue: espalier cancel {study}\n")
+    fake.works("scancel")
+    assert espalier("cancel", study).code == 0
+    assert {job["state"] for job in fake.jobs.values()} == {"CANCELLED"}
