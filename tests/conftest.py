@@ -1,8 +1,10 @@
-"""One thread, no cache of a user, a study whose cells all run in a second or two, and what stores are compared by."""
+"""One thread, no cache of a user, a study of small cells, the command line, and what folders are compared by."""
 
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 from data import StoredSplit, write_dataset
 from data.hdf5 import open_sealed
+from espalier import command_line
 
 torch.set_num_threads(1)
 
@@ -95,6 +98,63 @@ def write_tiny_study(tiny_data: Path) -> Callable[[Path], Path]:
 def tiny_study(tmp_path: Path, write_tiny_study: Callable[[Path], Path]) -> Path:
     """Return the path of the tiny study's file; --set-like overrides make any other study of it."""
     return write_tiny_study(tmp_path)
+
+
+class Answer(NamedTuple):
+    """What a person gets back."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that commands run in; what a user's modules leave behind in this process is undone."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    modules, threads = set(sys.modules), torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        yield folder
+    for name in set(sys.modules) - modules:
+        if str(tmp_path) in (getattr(sys.modules[name], "__file__", None) or ""):
+            del sys.modules[name]
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def espalier(
+    working_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """Run one command; whatever is no exit code fails the test, as a traceback would trouble a user."""
+
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["espalier", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        code = ended.value.code
+        assert code is None or isinstance(code, int)
+        return Answer(code or 0, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def stamps() -> Callable[[Path], dict[str, tuple[int, int]]]:
+    """Return name -> (inode, time of change) of every committed cell: the same before and after, if left alone."""
+
+    def read(folder: Path) -> dict[str, tuple[int, int]]:
+        files = {path.name: path.stat() for path in (folder / "cells").glob("[!.]*.h5")}
+        return {name: (status.st_ino, status.st_mtime_ns) for name, status in files.items()}
+
+    return read
 
 
 @pytest.fixture(scope="session")

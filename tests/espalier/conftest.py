@@ -1,25 +1,11 @@
-"""The command line called in this process, and one finished study to damage."""
+"""One finished study to damage, and what a refusal is."""
 
 import shutil
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pytest
-import torch
-
-from espalier import command_line
-
-
-class Answer(NamedTuple):
-    """What a person gets back."""
-
-    code: int
-    out: str
-    err: str
-
 
 SETTINGS = (
     'methods=["dense", "lomp", "imp"]',
@@ -27,46 +13,8 @@ SETTINGS = (
     'analyses=["spectrum"]',
     "options={imp={fraction_per_round=0.4, rewind_step=3}, spectrum={num_lanczos_steps=10}}",
 )
-Espalier = Callable[..., Answer]
+Espalier = Callable[..., Any]
 Refused = Callable[..., str]
-
-
-@pytest.fixture
-def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder that commands run in; what a user's modules leave behind in this process is undone."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
-    modules, threads = set(sys.modules), torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        yield folder
-    for name in set(sys.modules) - modules:
-        if str(tmp_path) in (getattr(sys.modules[name], "__file__", None) or ""):
-            del sys.modules[name]
-    for each, handler in handlers.items():
-        signal.signal(each, handler)
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def espalier(
-    working_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Answer]:
-    """Run one command; whatever is no exit code fails the test, as a traceback would trouble a user."""
-
-    def call(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["espalier", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            command_line.main()
-        code = ended.value.code
-        assert code is None or isinstance(code, int)
-        return Answer(code or 0, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture

@@ -212,18 +212,6 @@ def undisturbed(slow_plan: Plan, results: Callable[..., Any], tmp_path_factory: 
 
 
 @pytest.fixture(scope="session")
-def stamps() -> Callable[[Path], dict[str, tuple[int, int]]]:
-    """Return name -> (inode, time of change) of every committed cell: the same before and after, if left alone."""
-
-    def read(folder: Path) -> dict[str, tuple[int, int]]:
-        committed = [path for path in (folder / "cells").glob("*.h5") if not path.name.startswith(".")]
-        files = {path.name: path.stat() for path in committed}
-        return {name: (status.st_ino, status.st_mtime_ns) for name, status in files.items()}
-
-    return read
-
-
-@pytest.fixture(scope="session")
 def gone() -> Callable[[dict[int, str]], bool]:
     """Wait until processes have ended, but for two helpers that Ray lets wait a minute for a cluster that is gone."""
 

@@ -123,17 +123,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], lis
 
 
 @pytest.fixture(scope="session")
-def stamps() -> Callable[[Path], dict[str, tuple[int, int]]]:
-    """Return name -> (inode, time of change) of every committed cell: the same before and after, if left alone."""
-
-    def read(folder: Path) -> dict[str, tuple[int, int]]:
-        files = {path.name: path.stat() for path in (folder / "cells").glob("*.h5")}
-        return {name: (status.st_ino, status.st_mtime_ns) for name, status in files.items()}
-
-    return read
-
-
-@pytest.fixture(scope="session")
 def gone() -> Callable[[list[int]], bool]:
     """Wait until none of these processes runs any more; a generous bound, never a measurement."""
 

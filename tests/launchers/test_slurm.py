@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import os
 import re
 import stat
@@ -219,6 +220,20 @@ def test_a_release_that_fails_takes_everything_back(tiny_plan: Plan, fake: FakeS
     with pytest.raises(UserError, match=r"Unable to contact slurm controller. Nothing was queued"):
         slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
     assert {job["state"] for job in fake.jobs.values()} == {"CANCELLED"}
+
+
+def test_an_array_is_taken_back_whose_files_cannot_be_written(
+    tiny_plan: Plan, fake: FakeSlurm, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:  # after the sbatch of the first array
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("submitit.SlurmExecutor._write_job_id", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
+    assert {job["state"] for job in fake.jobs.values()} == {"CANCELLED"}
+    assert fake.calls()["sbatch"] == 1
+    assert submissions(study) == []
 
 
 def test_modules_setup_and_containers_reach_the_script(tiny_plan: Plan, fake: FakeSlurm, study: Path) -> None:

@@ -3,14 +3,21 @@
 import functools
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from launchers import inline
+from suite.store import Store
+from tests.slurm.studies import plan_of
 
 DEVCLUSTER = Path(__file__).parents[2] / "slurm" / "devcluster"
 PATIENCE_S = 60  # a bound for a busy machine, never a measurement
@@ -28,10 +35,11 @@ class Cluster:
     Attributes:
         configuration: the file that SLURM_CONF names.
         folder: a folder that this machine and all nodes see; below /tmp, unless the cluster was up before the tests.
+        small: a file system of one MiB that all of them see, or None where there is none.
     """
 
-    def __init__(self, configuration: Path, folder: Path) -> None:
-        self.configuration, self.folder = configuration, folder
+    def __init__(self, configuration: Path, folder: Path, small: Path | None = None) -> None:
+        self.configuration, self.folder, self.small = configuration, folder, small
         self._harmed = False
 
     def kill(self, node: int) -> None:
@@ -61,9 +69,9 @@ class Cluster:
         if self._harmed:
             self._control("up", str(NUM_NODES))
             self._harmed = False
-        if self._run("squeue", "--noheader"):
+        if self.queue():
             self._run("scancel", "--user=root")
-            _wait_until(lambda: not self._run("squeue", "--noheader"), "jobs stay in the queue")
+            _wait_until(lambda: not self.queue(), "jobs stay in the queue")
         _wait_until(lambda: set(self.nodes().values()) == {"idle"}, "nodes do not come back")
 
     def nodes(self) -> dict[str, str]:
@@ -87,6 +95,14 @@ class Cluster:
     def requeue(self, job: str) -> None:
         """Stop a running job and put it into the queue again, where it is held for ten seconds."""
         self._run("scontrol", "requeue", job)
+
+    def cancel(self, job: str) -> None:
+        """Cancel a job or one element of an array."""
+        self._run("scancel", job)
+
+    def queue(self) -> list[str]:
+        """Return a line for each job that waits or runs."""
+        return self._run("squeue", "--noheader").splitlines()
 
     def history(self, job: str) -> list[str]:
         """Return the states of all attempts at a job, the latest last, as the accounting has them."""
@@ -136,24 +152,78 @@ def devcluster_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     return devcluster
 
 
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[Path | None]:
+    """A file system of one MiB in a new folder, or None where nothing can be mounted."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False).returncode == 0
+    try:
+        yield folder if mounted else None
+    finally:
+        if mounted:
+            subprocess.run(["umount", folder], check=True)
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster of two nodes. What was up before is used and left up; what was not is taken down at the end."""
     was_up = devcluster("status").returncode == 0
     folder = tmp_path_factory.mktemp("shared")
-    shared = {} if was_up else {"DEVCLUSTER_SHARE": f"{folder}:{sys.prefix}:{sys.base_prefix}"}
-    started = devcluster("up", str(NUM_NODES), **shared)
-    assert started.returncode == 0, started.stderr
-    found = re.search("export SLURM_CONF=(.*)", started.stdout)
-    assert found is not None
-    configuration = Path(found[1])
-    if was_up:
-        folder = Path(tempfile.mkdtemp(dir=configuration.with_name("shared")))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, _small_disk(folder / "small") as small:
+        shared = {} if was_up else {"DEVCLUSTER_SHARE": f"{folder}:{sys.prefix}:{sys.base_prefix}"}
+        started = devcluster("up", str(NUM_NODES), **shared)
+        assert started.returncode == 0, started.stderr
+        found = re.search("export SLURM_CONF=(.*)", started.stdout)
+        assert found is not None
+        configuration = Path(found[1])
+        if was_up:
+            folder, small = Path(tempfile.mkdtemp(dir=configuration.with_name("shared"))), None
         patch.setenv("SLURM_CONF", str(configuration))
-        yield Cluster(configuration, folder)
-    if not was_up:
-        devcluster("down")
+        patch.setenv("PYTHONPATH", str(DEVCLUSTER.parents[1]))
+        yield Cluster(configuration, folder, small)
+        if not was_up:
+            devcluster("down")
+
+
+@pytest.fixture(scope="session")
+def study(cluster: Cluster, tiny_data: Path, write_tiny_study: Callable[[Path], Path]) -> Path:
+    """The file of the tiny study, with its data beside it where all nodes see them."""
+    folder = cluster.folder / "studies"
+    folder.mkdir()
+    path = write_tiny_study(folder)
+    shutil.copy(tiny_data, folder)
+    task = folder / "task.toml"
+    task.write_text(task.read_text().replace(str(tiny_data), tiny_data.name))
+    return path
+
+
+@pytest.fixture
+def out(cluster: Cluster, tmp_path: Path) -> Path:
+    """The folder of a study, not there yet, that all nodes will see."""
+    return cluster.folder / tmp_path.name
+
+
+@pytest.fixture(scope="session")
+def settings() -> Callable[[tuple[str, ...]], list[str]]:
+    """Return the words of a command line that make the tiny study another one."""
+    return lambda settings: [word for setting in settings for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="session")
+def reference(
+    study: Path, science: Callable[[Path], dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[tuple[str, ...]], dict[str, Any]]:
+    """Return what one process finds in a study with these settings; computed once."""
+
+    @functools.cache
+    def found(settings: tuple[str, ...]) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp("reference")
+        Store(folder).prepare()
+        outcomes = inline.run(plan_of(study, settings), folder, workers=1, report=lambda _: None)
+        assert {outcome.status for outcome in outcomes} == {"done"}
+        return science(folder)
+
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -23,12 +23,8 @@ def doctor(folder: Path, out: Path, text: str = PROFILE) -> tuple[int, dict[str,
     return done.returncode, lines, done.stderr
 
 
-def queue(cluster: Any) -> str:
-    return subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout
-
-
 def test_a_profile_that_fits_is_well_and_nothing_is_left(cluster: Any, tmp_path: Path) -> None:
-    out = cluster.folder / "studies" / "one"
+    out = cluster.folder / "not-there-yet" / "one"
     code, lines, said = doctor(tmp_path, out)
     assert code == 0, (lines, said)
     assert {line.split()[0] for line in lines.values()} <= {"ok", "optional"}
@@ -40,7 +36,7 @@ def test_a_profile_that_fits_is_well_and_nothing_is_left(cluster: Any, tmp_path:
     assert lines["folder"].startswith(f"ok {out} is seen and written from n")
     assert "test job" in said
     assert not out.parent.exists()
-    assert queue(cluster) == ""
+    assert cluster.queue() == []
 
 
 def test_a_folder_that_no_node_sees_is_told(cluster: Any, tmp_path: Path) -> None:
@@ -50,7 +46,7 @@ def test_a_folder_that_no_node_sees_is_told(cluster: Any, tmp_path: Path) -> Non
     assert lines["test job"].startswith("change ")
     assert f"its node does not see {out}, or may not write there -> --out on a file system" in lines["test job"]
     assert not out.exists()
-    assert queue(cluster) == ""
+    assert cluster.queue() == []
 
 
 def test_what_this_cluster_does_not_have_is_told_before_any_job(cluster: Any, tmp_path: Path) -> None:

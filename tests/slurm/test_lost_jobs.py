@@ -1,0 +1,97 @@
+"""Elements that are cancelled, requeued, preempted, or lose their node: the study ends as if nothing had happened."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slurm.studies import ONE_SEED, SLOW, Drive, needing, plan_of, slow_cells, wait_until
+
+pytest.importorskip("submitit")
+pytestmark = pytest.mark.slurm
+
+Reference = Callable[..., dict[str, Any]]
+Science = Callable[[Path], dict[str, Any]]
+Stamps = Callable[[Path], dict[str, tuple[int, int]]]
+
+
+def test_a_cancelled_element_is_named_and_a_requeued_one_comes_back(
+    cluster: Any,
+    study: Path,
+    out: Path,
+    espalier: Callable[..., Any],
+    reference: Reference,
+    science: Science,
+    stamps: Stamps,
+) -> None:
+    plan = plan_of(study, SLOW)
+    lost, again = slow_cells(plan)
+    drive = Drive(plan, out)
+    for cell in (lost, again):
+        drive.wait_until_at_work(cell)
+    before, job = stamps(out), drive.job_of(lost)
+    cluster.cancel(job)
+    cluster.requeue(drive.job_of(again))
+    outcomes = drive.outcomes()
+    assert len(before) == 2  # the quick dense cells of both elements
+    assert outcomes.pop(lost.id.key).message.startswith(f"its job {job} was cancelled on n")
+    for cell in needing(plan, lost):
+        needs = outcomes.pop(cell.id.key)
+        assert (needs.status, needs.message) == ("upstream_failed", f"needs {lost.id.name}")
+    assert {outcome.status for outcome in outcomes.values()} == {"done"}
+    assert outcomes[again.id.key].attempts == 2
+    committed = stamps(out)
+    assert (len(committed), before.items() <= committed.items()) == (7, True)
+    wait_until(lambda: not cluster.queue(), "jobs stay in the queue")
+
+    assert espalier("retry", out).out.startswith("study tiny-study: 3 of ")
+    outcomes = Drive(plan, out).outcomes()
+    assert {outcome.status for outcome in outcomes.values()} == {"done", "cached"}
+    assert committed.items() <= stamps(out).items()
+    assert science(out) == reference(SLOW)
+
+
+def test_a_study_outlives_a_node(
+    cluster: Any, study: Path, out: Path, reference: Reference, science: Science, stamps: Stamps
+) -> None:
+    plan = plan_of(study, ONE_SEED)
+    (slow,) = slow_cells(plan)
+    elsewhere = cluster.submit("sleep 600", "--nodelist=n1", "--exclusive")
+    cluster.wait_for(elsewhere, "RUNNING")
+    drive = Drive(plan, out)
+    drive.wait_until_at_work(slow)
+    before = stamps(out)
+    cluster.cancel(elsewhere)
+    cluster.kill(2)
+    outcomes = drive.outcomes()
+    assert {outcome.status for outcome in outcomes.values()} == {"done"}
+    assert (outcomes[slow.id.key].attempts, outcomes[slow.id.key].host) == (2, "n1")
+    assert (len(before), before.items() <= stamps(out).items()) == (1, True)
+    assert science(out).items() <= reference(SLOW).items()
+
+
+def test_a_preempted_element_comes_back(
+    cluster: Any, study: Path, out: Path, reference: Reference, science: Science, stamps: Stamps
+) -> None:
+    plan = plan_of(study, ONE_SEED)
+    (slow,) = slow_cells(plan)
+    drive = Drive(plan, out)
+    drive.wait_until_at_work(slow)
+    before = stamps(out)
+    urgent = cluster.submit("true", "--partition=urgent", "--nodes=2", "--exclusive")
+    outcomes = drive.outcomes()
+    assert cluster.wait_for(urgent, "COMPLETED") == ["COMPLETED"]
+    assert {outcome.status for outcome in outcomes.values()} == {"done"}
+    assert outcomes[slow.id.key].attempts == 2
+    assert (len(before), before.items() <= stamps(out).items()) == (1, True)
+    assert science(out).items() <= reference(SLOW).items()
+
+
+def test_a_folder_that_no_node_sees_is_told_by_its_name(cluster: Any, study: Path, tmp_path: Path) -> None:
+    plan = plan_of(study, ONE_SEED)
+    outcomes = Drive(plan, tmp_path / "study").outcomes()
+    lost = [outcome.message for outcome in outcomes.values() if outcome.status == "failed"]
+    assert len(lost) == 2
+    words = "does not see the study's folder; give --out DIR that all nodes see"
+    assert all("could not begin: n" in message and words in message for message in lost)
