@@ -175,16 +175,16 @@ def run(order: NodeOrder, ended: threading.Event) -> int:
         for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):  # never join a cluster that this job did not start
             os.environ.pop(name, None)
         command = order.command(address_towards(order.head), importlib.util.find_spec("grpc") is not None)
-        _adopt_orphans()
-        others = frozenset(descendants(os.getpid()))
-        ray = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603  no shell; every word is ours
-        try:
-            while ray.poll() is None and not ended.wait(0.2):
-                pass
-            code = ray.poll()
-        finally:
-            _end(ray, others)
-            _copy_logs(order)
+        with _orphans_adopted():
+            others = frozenset(descendants(os.getpid()))
+            ray = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603  no shell; every word is ours
+            try:
+                while ray.poll() is None and not ended.wait(0.2):
+                    pass
+                code = ray.poll()
+            finally:
+                _end(ray, others)
+                _copy_logs(order)
     return 0 if code is None else code or 1  # a Ray that ends by itself has failed
 
 
@@ -200,10 +200,22 @@ def _private_folder(order: NodeOrder) -> Iterator[None]:
         shutil.rmtree(order.folder, ignore_errors=True)
 
 
-def _adopt_orphans() -> None:
-    """Become the parent of every process below whose own parent dies, so that none is lost from sight."""
+@contextlib.contextmanager
+def _orphans_adopted() -> Iterator[None]:
+    """Be the parent of every process below whose own parent dies, so that none is lost from sight.
+
+    No longer than that: a process that adopts and does not wait keeps the dead as zombies, which Ray takes for alive.
+    """
+    _set_subreaper(1)
+    try:
+        yield
+    finally:
+        _set_subreaper(0)
+
+
+def _set_subreaper(value: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+        ctypes.CDLL(None).prctl(36, value, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
 def _end(ray: subprocess.Popen[bytes], others: frozenset[int]) -> None:

@@ -1,5 +1,7 @@
+
 """What one node of a job's Ray is told and does, without Slurm."""
 
+import ctypes
 import dataclasses
 import os
 import socket
@@ -119,7 +121,11 @@ def run_stand_in(then: str, order: NodeOrder, monkeypatch: pytest.MonkeyPatch, e
     monkeypatch.setattr(NodeOrder, "command", lambda *_: words)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setattr(_ray_node, "GRACE_S", 1.0)
-    return _ray_node.run(order, ended)
+    code = _ray_node.run(order, ended)
+    adopts = ctypes.c_int(-1)
+    ctypes.CDLL(None).prctl(37, ctypes.byref(adopts), 0, 0, 0)  # PR_GET_CHILD_SUBREAPER
+    assert adopts.value == 0
+    return code
 
 
 def left() -> list[int]:

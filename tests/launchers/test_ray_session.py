@@ -177,10 +177,9 @@ def end_agents(pids: list[int]) -> None:
     """Kill Ray's small helpers, which wait a minute for a cluster that is gone, then end themselves.
 
     A helper is told by the words that it runs under when it is looked at: one that was forked a moment ago still
-    has those of its parent, so they are looked at again until nothing is left. A worker that was still starting looks
-    for its cluster for a minute of Ray's own, and longer on a busy machine, before it gives up.
+    has those of its parent, so they are looked at again until nothing is left.
     """
-    deadline_s = time.monotonic() + 180
+    deadline_s = time.monotonic() + 60
     while (left := {pid: words for pid in pids if any(words := command_line(pid))}) and time.monotonic() < deadline_s:
         for pid in (pid for pid, words in left.items() if is_agent(words)):
             with contextlib.suppress(ProcessLookupError):
