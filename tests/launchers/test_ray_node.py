@@ -1,4 +1,3 @@
-
 """What one node of a job's Ray is told and does, without Slurm."""
 
 import ctypes

@@ -26,7 +26,7 @@ from suite.splits import Split
 from tests.performance.contenders import workload
 from tests.performance.interleaved import Result, environment
 
-CASES = {"fc5": (2000,), "transformer": (64,), "resnet20": (128, 512), "resnet18": (40,)}  # images; up to 32 need no plan
+CASES = {"fc5": (2000,), "transformer": (64,), "resnet20": (128, 512), "resnet18": (40,)}  # images
 GROWN = (24, 32, 48)  # steps, as a search to a tolerance takes them
 STEPS = GROWN[0]
 THREADS = 1
