@@ -54,5 +54,5 @@ def test_what_this_cluster_does_not_have_is_told_before_any_job(cluster: Any, tm
     code, lines, said = doctor(tmp_path, cluster.folder, text)
     assert code == 2
     assert lines["GPUs"] == "change 3 asked (others), urgent has 2 on a node -> gpus = 2"
-    assert lines["sbatch"].startswith("change refused: ")
+    assert lines["sbatch others"].startswith("change refused: ")
     assert "test job" not in said
