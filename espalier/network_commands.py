@@ -62,8 +62,8 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the probes, and of which
 Precision = Annotated[
     str,
     typer.Option(
-        help="Of the products: float32, float64, tf32 (CUDA) or bfloat16. What it changes in one is measured against "
-        "float64 and told."
+        help="Of the products: float32, float64, or with a fixed effort also tf32 (CUDA) or bfloat16. What it changes "
+        "in one is measured against float64 and told."
     ),
 ]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]

@@ -1,5 +1,6 @@
-"""One thread, no cache of a user, a study of small cells, the command line, and what folders are compared by."""
+"""One thread, no cache of a user, small cells, the command line, a fake Slurm, and what folders are compared by."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import torch
 from data import StoredSplit, write_dataset
 from data.hdf5 import open_sealed
 from espalier import command_line
+from tests.launchers.fake_slurm import FakeSlurm
 
 torch.set_num_threads(1)
 
@@ -189,3 +191,11 @@ def _facts(item: h5py.Group | h5py.Dataset) -> tuple[Any, ...]:
     values = item[()]
     content = values if isinstance(values, bytes) else np.asarray(values).tobytes()  # bytes: NaN equals NaN
     return attributes, str(item.dtype), item.shape, content
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """A Slurm of a few lines, on the PATH."""
+    found = FakeSlurm(tmp_path / "cluster")
+    monkeypatch.setenv("PATH", f"{found.bin}:{os.environ['PATH']}")
+    return found

@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -67,25 +69,13 @@ class Network:
         Raises:
             UserError: there are more parts than examples, or the network has no fixed Hessian; its module is named.
         """
-        return self._curvature(HessianOperator, dtype, split, shard, operands, may_keep_graphs)
+        with _told_to_its_owner():
+            return self._planned(HessianOperator, dtype, split, shard, operands, may_keep_graphs)
 
     def gauss_newton(self, dtype: str, split: str = "train") -> GaussNewtonOperator:
         """Return the Gauss-Newton matrix of the mean loss over a whole split, as `hessian` returns the Hessian."""
-        return self._curvature(GaussNewtonOperator, dtype, split, (0, 1), "full", True)
-
-    def _curvature(
-        self,
-        kind: type[Operator],
-        dtype: str,
-        split: str,
-        shard: tuple[int, int],
-        operands: Operands,
-        may_keep_graphs: bool,
-    ) -> Operator:
-        try:
-            return self._planned(kind, dtype, split, shard, operands, may_keep_graphs)
-        except ValueError as error:  # whatever is wrong with a network is its owner's to mend
-            raise UserError(str(error)) from error
+        with _told_to_its_owner():
+            return self._planned(GaussNewtonOperator, dtype, split, (0, 1), "full", True)
 
     def _planned(
         self,
@@ -162,6 +152,15 @@ class Network:
         chosen = torch.randperm(most, generator=generator(seed, "examples"))[:num_examples].sort().values
         part = train.part(chosen.to(train.targets.device))
         return Network(self.model, {**self.splits, "train": part}, self.growths)
+
+
+@contextmanager
+def _told_to_its_owner() -> Iterator[None]:
+    """Make a UserError of what is wrong with a network: it is its owner's to mend."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _spare_the_heap(plan: MemoryPlan) -> None:

@@ -1,7 +1,6 @@
 """Commands about a study under way, as a person calls them, on a fake Slurm."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,6 @@ from tests.launchers.fake_slurm import FakeSlurm
 
 Espalier = Callable[..., Any]
 Refused = Callable[..., str]
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    found = FakeSlurm(tmp_path / "cluster")
-    monkeypatch.setenv("PATH", f"{found.bin}:{os.environ['PATH']}")
-    return found
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A submission that Slurm refuses: one line with the repair, exit code 2, and no folder that was not there before."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,6 @@ LINE = (
     "espalier: sbatch refused the jobs: Batch job submission failed: Invalid partition name specified. "
     "Change partition = nope of the profile; all there are: sinfo."
 )
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    found = FakeSlurm(tmp_path / "cluster")
-    monkeypatch.setenv("PATH", f"{found.bin}:{os.environ['PATH']}")
-    return found
 
 
 @pytest.fixture

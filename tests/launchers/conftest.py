@@ -21,7 +21,6 @@ from suite.planner import make_plan
 from suite.store import Store
 from suite.study import read_study
 from tests.launchers import rows
-from tests.launchers.fake_slurm import FakeSlurm
 
 SMALL = (
     'methods=["lomp", "imp", "random", "dense"]',
@@ -56,14 +55,6 @@ def small_plan(data_folder: Path) -> Plan:
 def tiny_plan(data_folder: Path) -> Plan:
     """One dense cell and three that need it."""
     return make_plan(*read_study("quickstart", TINY))
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    """A Slurm of a few lines, on the PATH."""
-    found = FakeSlurm(tmp_path / "cluster")
-    monkeypatch.setenv("PATH", f"{found.bin}:{os.environ['PATH']}")
-    return found
 
 
 @pytest.fixture
