@@ -24,8 +24,6 @@ REPAIRS = {
 NO_OUTPUT = "0:53"  # what accounting has where slurmd cannot open the files of a job's output
 # What slurmstepd writes into a job's output. Without cgroups such a job is FAILED, not OUT_OF_MEMORY.
 _TOO_MUCH_MEMORY = re.compile(r"exceeded (job|step) memory limit|oom[-_ ]?kill", re.IGNORECASE)
-# What submitit raises in a job that is warned of its time limit; such a job is FAILED, not TIMEOUT.
-_TIMED_OUT = "Job not requeued because: timed-out"
 _NUM_LINES = 20  # of a job's output in which those words are looked for
 
 
@@ -51,11 +49,6 @@ def loss(study: Path, submission: Submission, array: QueuedArray, job: str, stat
         state = replace(state, state="OUT_OF_MEMORY")
     said = f": {lines[-1][:200]}" if lines else ""
     return Loss(state.state if state else "", f"its job {job} {explanation(state, array)}{said}")
-
-
-def has_timed_out(told: str) -> bool:
-    """Return whether the failure that a job told is its time limit, which it was warned of."""
-    return _TIMED_OUT in told
 
 
 def explanation(state: JobState | None, array: QueuedArray) -> str:

@@ -27,6 +27,7 @@ from launchers._slurm_facts import (
     partitions,
 )
 from launchers._slurm_job import run_element
+from launchers._warning import lead_s
 from suite.errors import STORAGE_ERRORS, UserError
 
 # Final states; every other one, also one that this code has never heard of, is that of a job that may still run.
@@ -234,7 +235,8 @@ def require_slurm() -> None:
 def parameters(order: Order, profile: Profile) -> dict[str, Any]:
     """Return what submitit puts into the script of an array; every value has passed the profile's checks."""
     asked = order.resources
-    more = {"hold": True, "requeue": True, "export": "ALL"}
+    # The signal is named here, because submitit takes its own from the environment of whoever submits.
+    more = {"hold": True, "requeue": True, "export": "ALL", "signal": f"USR2@{lead_s(asked.time_min)}"}
     words: dict[str, Any] = {
         "job_name": order.name,
         "time": asked.time_min,

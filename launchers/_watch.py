@@ -10,7 +10,7 @@ from typing import Any
 from data.hdf5 import FileRefused
 from launchers._again import INPUT, Again, Retries, announced, number_of, tell_again, that_can_begin
 from launchers._events import Finished, Report, Said, Started
-from launchers._loss import Loss, has_timed_out, loss
+from launchers._loss import Loss, loss
 from launchers._profile import Resources
 from launchers._refusals import Silent
 from launchers._schedule import Schedule
@@ -144,7 +144,7 @@ class Watch:
     def _is_final(self, key: str, ended: Mapping[str, Any]) -> bool:
         """Return whether a cell has come to its end by what its job told."""
         if ended["status"] == "failed":
-            return not has_timed_out(ended["message"])
+            return True
         # With a driver that queues lost cells again, an input that was not there may still come.
         return ended["status"] == "upstream_failed" and (self.retries is None or key in self._complete)
 
@@ -211,8 +211,6 @@ class Watch:
             return Loss("", "is in no queue; run the same command again")
         submission, array, index = self.places[key]
         job = array.ids[index]
-        if any(has_timed_out(each.get("message", "")) for each in self._told(key)):
-            return loss(self.folder, submission, array, job, JobState("TIMEOUT"))
         state = history.get(job)
         if state is None or state.state in NOT_ENDED:
             now_s = time.monotonic()
@@ -273,18 +271,15 @@ class Watch:
         for ended in self.schedule.finish(outcome):
             self.report(Finished(ended))
 
-    def _told(self, key: str) -> list[dict[str, Any]]:
-        """Return all that the element which holds a cell told, of its other cells as well."""
+    def _events(self, key: str) -> list[dict[str, Any]]:
+        """Return what the job that holds a cell told of it, the latest last."""
         if key not in self.places:
             return []
         submission, array, index = self.places[key]
         place = (submission.name, array.number, index)
         if place not in self._read:
             self._read[place] = SubmissionFolder(self.folder, submission.name).told(array.number, index)
-        return self._read[place]
-
-    def _events(self, key: str) -> list[dict[str, Any]]:
-        return [event for event in self._told(key) if event.get("cell") == key]
+        return [event for event in self._read[place] if event.get("cell") == key]
 
     def _last(self, key: str, event: str = "") -> dict[str, Any]:
         return next((each for each in reversed(self._events(key)) if event in ("", each["event"])), {})

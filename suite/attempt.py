@@ -19,11 +19,12 @@ from data.hdf5 import FileRefused
 from suite.cells._context import Context
 from suite.claim import Assignment, Owner, claimed
 from suite.curvature.slq import ProbeMap, inline_map
-from suite.environment import best_device, environment
+from suite.environment import best_device, environment, hardware
 from suite.errors import STORAGE_ERRORS, UserError
 from suite.extensions import load
 from suite.plan import Cell
 from suite.store import CellId, Store
+from suite.training.checkpoint import Notice, Trainings
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def attempt(
     probe_map: ProbeMap = inline_map,
     progress: Callable[[float, str], None] | None = None,
     assignment: Assignment | None = None,
+    notice: Notice | None = None,
 ) -> Outcome:
     """Run a cell whose inputs are committed, and commit its record.
 
@@ -63,9 +65,11 @@ def attempt(
     same cell in the same folder (suite.claim), his record, or his failure, is waited for.
 
     assignment: what gave the cell to this process, for a launcher that tries again after a process was lost.
+    notice: by which the launcher may have a training saved, or stopped, on the way.
 
     Raises:
         UserError: the folder takes no more files (full disk, quota, permission).
+        Interrupted: it was told to stop, and a later attempt at the cell goes on from there.
     """
     store, start = Store(folder), time.monotonic()
     before = _log_stamp(cell, store)
@@ -79,7 +83,7 @@ def attempt(
                 return Outcome(cell.id, "cached", host=platform.node())
             if not ours:
                 return Outcome(cell.id, "failed", f"failed elsewhere: {_last_line(store.log_path(cell.id))}")
-            return _compute(cell, store, probe_map, progress, start)
+            return _compute(cell, store, _context(cell, store, probe_map, progress, notice), start)
     except OSError as error:
         if error.errno in STORAGE_ERRORS:  # no cell can be committed: stop the run instead of failing one by one
             raise UserError(
@@ -91,13 +95,11 @@ def attempt(
         return _failed(cell, store, error, start)
 
 
-def _compute(
-    cell: Cell, store: Store, probe_map: ProbeMap, progress: Callable[[float, str], None] | None, start: float
-) -> Outcome:
+def _compute(cell: Cell, store: Store, context: Context, start: float) -> Outcome:
     """Compute a claimed cell. A failure is written down while the claim is held: whoever waits shall find it."""
     try:
         with _threads(cell.threads):
-            _run_and_commit(cell, store, probe_map, progress)
+            _run_and_commit(cell, store, context)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
             raise
@@ -136,24 +138,34 @@ def _failed(cell: Cell, store: Store, error: Exception, start: float) -> Outcome
     return Outcome(cell.id, "failed", message, time.monotonic() - start, platform.node())
 
 
-def _run_and_commit(
-    cell: Cell, store: Store, probe_map: ProbeMap, progress: Callable[[float, str], None] | None
-) -> None:
-    module = load("suite.cells", cell.id.kind, "kind of cell")
-    start = time.monotonic()
-    device = best_device()
-    context = Context(
+def _context(
+    cell: Cell,
+    store: Store,
+    probe_map: ProbeMap,
+    progress: Callable[[float, str], None] | None,
+    notice: Notice | None,
+) -> Context:
+    device, checkpoint = best_device(), store.checkpoint_path(cell.id)
+    # The key stands for configuration, versions and inputs; the bits depend on these two beside.
+    identity = f"{cell.id.kind} {cell.id.key} with torch {torch.__version__} on {hardware(device)}"
+    return Context(
         places={name: Path(place) for name, place in cell.places.items()},
         input_paths={role: (cell_id, store.path(cell_id)) for role, cell_id in cell.inputs.items()},
         probe_map=probe_map,
         device=device,
-        checkpoint=store.checkpoint_path(cell.id),
+        checkpoint=checkpoint,
+        trainings=Trainings(checkpoint, identity, notice or Notice()),
         **({"progress": progress} if progress else {}),
     )
+
+
+def _run_and_commit(cell: Cell, store: Store, context: Context) -> None:
+    module = load("suite.cells", cell.id.kind, "kind of cell")
+    start = time.monotonic()
     inputs = {role: store.load(cell_id) for role, cell_id in cell.inputs.items()}
     record = module.run(module.Config.model_validate(cell.config, strict=False), inputs, context)
-    record.environment = environment(device, cell.threads)
-    record.timings["wall_s"] = time.monotonic() - start
+    record.environment = environment(context.device, cell.threads)
+    record.timings["wall_s"] = time.monotonic() - start + context.trainings.earlier_s
     store.commit(cell.id, record, cell.config)
 
 

@@ -52,6 +52,11 @@ def best_device() -> str:
     return "cuda"
 
 
+def hardware(device: str) -> str:
+    """Return the name of what computes on a device, "cpu" or "cuda": equal names give equal bits."""
+    return torch.cuda.get_device_name() if device == "cuda" else _processor()
+
+
 @cache
 def commit() -> str:
     """Return the checkout's git commit, with "+changes" when files differ from it, or "unknown"."""

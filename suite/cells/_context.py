@@ -6,6 +6,7 @@ from pathlib import Path
 from suite.curvature.pace import Advance, silent
 from suite.curvature.slq import ProbeMap, inline_map
 from suite.store import CellId
+from suite.training.checkpoint import Trainings
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Context:
         device: "cpu" or "cuda".
         checkpoint: a folder, there or not, for what a cell that is killed goes on from; it is removed once the cell is
             committed. None: nothing is saved on the way.
+        trainings: saves the trainings of the cell in that folder.
         progress: called with a fraction in [0, 1] and a short text.
     """
 
@@ -27,4 +29,5 @@ class Context:
     probe_map: ProbeMap = inline_map
     device: str = "cpu"
     checkpoint: Path | None = None
+    trainings: Trainings = field(default_factory=Trainings)
     progress: Advance = silent

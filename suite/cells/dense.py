@@ -42,7 +42,13 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     )
     initial = problem.state()
     history = train(
-        problem.model, splits, config.recipe, config.seed, stop_step=config.stop_step, progress=context.progress
+        problem.model,
+        splits,
+        config.recipe,
+        config.seed,
+        stop_step=config.stop_step,
+        progress=context.progress,
+        stage=context.trainings.stage("training"),
     )
     flops = training_flops(forward_flops(problem.model, splits["train"]), None, history.num_examples)
     return Record(

@@ -62,6 +62,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
             masks=ticket.masks,
             start_step=ticket.start_step,
             progress=context.progress,
+            stage=context.trainings.stage("training"),
         )
     return _record(config, inputs, problem, ticket, history)
 
@@ -96,6 +97,7 @@ def _search(config: Config, inputs: Mapping[str, Record], problem: Problem, cont
         rewind=as_state(inputs["rewind"].arrays_under("weights")) if "rewind" in inputs else None,
         previous=_previous(inputs["previous"], problem) if "previous" in inputs else None,
         progress=context.progress,
+        trainings=context.trainings,
     )
 
 

@@ -3,16 +3,11 @@
 One folder per run: its basis in pieces of plain numbers, written once each, and `state.h5`, sealed, which names the
 pieces with their digests and is replaced last. A kill between the two leaves the state before.
 
-Two processes may save one run at once: a job that was queued again while its first copy lives, or the same command
-twice. A lock makes them take turns where there is one, and nothing hangs on it: no two saves give a file the same name,
-and no file is removed that a state may yet name. What a save without a lock can do is take the state some steps back.
+Two processes may save one run at once (suite.saved_tensors). What a save without a lock can do is take the state some
+steps back.
 """
 
-import errno
-import hashlib
 import json
-import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,11 +16,9 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from data.hdf5 import (
     FileRefused,
-    commit_bytes,
     exclusive,
     open_sealed,
     read_array,
@@ -38,12 +31,13 @@ from data.hdf5 import (
 )
 from suite.curvature.basis import Placement
 from suite.curvature.lanczos import LanczosRun, Snapshot
+from suite.saved_tensors import LOCK, lost_tensors, one_save, write_tensor
+from suite.saved_tensors import read_tensor as _read
+from suite.saved_tensors import remove_tensors as _remove
 
 _PIECE_BYTES = 256 << 20  # held twice in memory while it is written
-_STATE, _LOCK = "state.h5", ".lock"
+_STATE = "state.h5"
 _PATIENCE_S = 60.0  # with another process that saves the same run; a guess: most saves take less
-_LOST_S = 24 * 3600.0  # no save takes so long: a piece of this age that no state names was left by a kill
-_DTYPES = {str(dtype): dtype for dtype in (torch.float16, torch.float32, torch.float64)}
 
 
 def save_run(run: LanczosRun, folder: Path, identity: str) -> None:
@@ -62,18 +56,12 @@ def save_run(run: LanczosRun, folder: Path, identity: str) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    with exclusive(folder / _LOCK, _PATIENCE_S) as is_alone:
+    with exclusive(folder / LOCK, _PATIENCE_S) as is_alone:
         before = _State.read(folder)
         if before is not None and before.num_rows >= run.basis.num_rows:
             return  # another process has saved as much of this run, or more
-        writer = secrets.token_hex(4)
-        try:
+        with one_save(folder, lambda: _named(folder)) as writer:
             named = _commit(run, folder, identity, before, writer)
-        except BaseException:
-            with suppress(OSError, FileRefused):  # a full disk gets its room back
-                now = _State.read(folder)  # which names them all the same if it came to that
-                _remove(folder, _pieces(folder, f"*-{writer}.bin") - (now.names if now else set()))
-            raise
         _remove(folder, _left_over(folder, before, is_alone) - named)
 
 
@@ -156,9 +144,9 @@ def _commit(run: LanczosRun, folder: Path, identity: str, before: _State | None,
     step = max(1, _PIECE_BYTES // (run.dim * run.basis.placement.dtype.itemsize))
     for first in range(begin, run.basis.num_rows, step):
         last = min(first + step, run.basis.num_rows)
-        piece = _write(folder, f"rows-{first}-{last}-{writer}.bin", run.basis.stored(first, last))
+        piece = write_tensor(folder, f"rows-{first}-{last}", writer, run.basis.stored(first, last))
         pieces = [*pieces, {"end": last, **piece}]
-    vectors = _write(folder, f"vectors-{run.num_lanczos_steps}-{writer}.bin", snapshot.vectors.cpu())
+    vectors = write_tensor(folder, f"vectors-{run.num_lanczos_steps}", writer, snapshot.vectors.cpu())
     facts = {"identity": identity, "status": snapshot.status, "pieces": pieces, "vectors": vectors}
 
     def build(file: h5py.File) -> None:
@@ -173,44 +161,13 @@ def _commit(run: LanczosRun, folder: Path, identity: str, before: _State | None,
 
 def _left_over(folder: Path, before: _State | None, is_alone: bool) -> set[str]:
     """Return the pieces that go when a state has been replaced, unless the new one names them."""
-    committed_s = (folder / _STATE).stat().st_mtime  # by the clock of the file system, as the pieces' times are
-    found = set()
-    for name in _pieces(folder, "*.bin"):
-        with suppress(OSError):
-            if committed_s - (folder / name).stat().st_mtime > _LOST_S:
-                found.add(name)
+    found = lost_tensors(folder, folder / _STATE)
     if before is not None:
         # Whoever saves without a lock may be about to name rows that stood there, but vectors only of its own.
         found |= before.names if is_alone else {before.facts["vectors"]["name"]}
     return found
 
 
-def _pieces(folder: Path, pattern: str) -> set[str]:
-    """Return the names of pieces there; a name that begins with a dot is what another process writes just now."""
-    return {path.name for path in folder.glob(pattern) if not path.name.startswith(".")}
-
-
-def _remove(folder: Path, names: set[str]) -> None:
-    for name in names & _pieces(folder, "*.bin"):  # a state is a file like any: it may name what lies elsewhere
-        with suppress(OSError):
-            (folder / name).unlink()
-
-
-def _write(folder: Path, name: str, rows: Tensor) -> dict[str, Any]:
-    content = np.ascontiguousarray(rows.numpy()).tobytes()
-    commit_bytes(folder / name, content)
-    digest = hashlib.sha256(content).hexdigest()
-    return {"name": name, "sha256": digest, "shape": list(rows.shape), "dtype": str(rows.dtype)}
-
-
-def _read(folder: Path, piece: dict[str, Any]) -> Tensor:
-    path = folder / piece["name"]
-    try:
-        content = bytearray(path.read_bytes())
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ESTALE):  # removed, perhaps while it was read
-            raise
-        content = bytearray()
-    if hashlib.sha256(content).hexdigest() != piece["sha256"]:
-        raise refusal(path, "is missing or damaged", "the bytes that were saved", "Delete the folder and run again.")
-    return torch.frombuffer(content, dtype=_DTYPES[piece["dtype"]]).reshape(piece["shape"])
+def _named(folder: Path) -> set[str]:
+    state = _State.read(folder)
+    return state.names if state is not None else set()

@@ -6,7 +6,7 @@ same for all methods and live in suite.cells.prune.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from suite.problem import Problem
 from suite.pruning.masks import Masks
 from suite.strict import Settings
 from suite.study import Recipe
+from suite.training.checkpoint import Trainings
 
 State = dict[str, Tensor]
 
@@ -35,6 +36,7 @@ class Search:
         rewind: state dict after rewind_step steps of the dense training, for methods that ask for it.
         previous: weights and masks of the previous round, for methods that prune in rounds.
         progress: called with a fraction in [0, 1] and a short text.
+        trainings: give `train` a stage of it, so that a search that is killed goes on where it was.
     """
 
     problem: Problem
@@ -47,6 +49,7 @@ class Search:
     rewind: State | None
     previous: tuple[State, Masks] | None
     progress: Callable[[float, str], None]
+    trainings: Trainings = field(default_factory=Trainings)
 
 
 @dataclass(frozen=True)

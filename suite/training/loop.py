@@ -1,8 +1,8 @@
 """The one training loop: SGD with momentum, L1 or L2, masks kept exactly, order a function of (seed, epoch)."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from suite.pruning.masks import Masks
 from suite.seeds import generator
 from suite.splits import Splits
 from suite.study import Recipe
+from suite.training.checkpoint import Stage, State
 from suite.training.schedules import learning_rate, num_steps, steps_per_epoch
 
 VERSION = 1  # raise when the same recipe trains to other weights
@@ -27,6 +28,10 @@ def _nothing_after_epoch(epoch: int) -> None:
     del epoch
 
 
+def _nothing_to_restore(tensors: Mapping[str, Tensor]) -> None:
+    del tensors
+
+
 @dataclass(frozen=True)
 class Hooks:
     """Where a method may step in.
@@ -35,11 +40,15 @@ class Hooks:
         penalty: added to the loss of each batch.
         after_step: called after each optimiser step.
         after_epoch: called with the number of finished epochs.
+        state: returns what the method itself changes on the way, beside the model; it is saved with the training.
+        restore: sets it again, from the CPU, when a training goes on.
     """
 
     penalty: Callable[[], Tensor] | None = None
     after_step: Callable[[], None] = _nothing
     after_epoch: Callable[[int], None] = _nothing_after_epoch
+    state: Callable[[], Mapping[str, Tensor]] = dict
+    restore: Callable[[Mapping[str, Tensor]], None] = _nothing_to_restore
 
 
 @dataclass
@@ -71,8 +80,9 @@ def train(
     stop_step: int | None = None,
     hooks: Hooks | None = None,
     progress: Callable[[float, str], None] | None = None,
+    stage: Stage | None = None,
 ) -> History:
-    """Train a network in place.
+    """Train a network in place, from the first step or from the last state that was saved: the same bits either way.
 
     Args:
         model: its parameters with requires_grad are trained.
@@ -84,14 +94,17 @@ def train(
         stop_step: where to stop, by default the end of the schedule.
         hooks: see Hooks.
         progress: called after each epoch.
+        stage: where the training is saved on the way; None: nowhere.
 
     Returns:
         The history. A loss that is not finite ends the training with status "nonfinite".
 
     Raises:
         ValueError: start_step is not below the schedule's number of steps.
+        Interrupted: the cell was told to stop, and the training is saved.
 
-    Cost: stop_step - start_step gradients of a batch, one evaluation of validation and test per epoch.
+    Cost: stop_step - start_step gradients of a batch, one evaluation of validation and test per epoch, and 2 % of the
+        time for saving.
     """
     examples, num_examples = splits["train"], len(splits["train"].targets)
     hooks, per_epoch = hooks or Hooks(), steps_per_epoch(recipe, num_examples)
@@ -99,34 +112,109 @@ def train(
     stop = total if stop_step is None else min(stop_step, total)
     if not 0 <= start_step < total:
         raise ValueError(f"start_step={start_step} is out of range. Expected: 0 <= start_step < {total}.")
-    stepper = _Stepper(model, recipe, masks, hooks)
     device = examples.targets.device
-    history, epoch_loss, epoch_examples = History(), torch.zeros((), device=device), 0
+    stepper = _Stepper(model, recipe, masks, hooks)
+    run = _Run(model, stepper.optimiser, hooks, torch.zeros((), device=device))
+    begin = run.restored(stage, start_step)
+    if begin > start_step and progress:
+        progress((begin - start_step) / (stop - start_step), f"goes on at step {begin}")
     order = torch.empty(0, dtype=torch.long)
     model.train()
-    for step in range(start_step, stop):
+    for step in range(begin, stop):
         epoch, position = divmod(step, per_epoch)
         if position == 0 or not len(order):
             order = torch.randperm(num_examples, generator=generator(seed, "order", epoch)).to(device)
         batch = examples.part(order[position * recipe.batch_size : (position + 1) * recipe.batch_size])
         loss = stepper.step(batch.network_inputs(), batch.targets, learning_rate(recipe, step, total))
-        epoch_loss += loss * len(batch.targets)
-        epoch_examples += len(batch.targets)
-        history.num_steps += 1
-        history.num_examples += len(batch.targets)
+        run.count(loss, len(batch.targets))
         if position == per_epoch - 1 or step == stop - 1:
-            mean_loss = float(epoch_loss) / epoch_examples
+            mean_loss = float(run.epoch_loss) / run.epoch_examples
             if not math.isfinite(mean_loss):
-                history.status = "nonfinite"
+                run.history.status = "nonfinite"
                 break
             if position == per_epoch - 1:
                 hooks.after_epoch(epoch + 1)
             stepper.assert_masked()
-            _record_epoch(history, model, splits, epoch + 1, mean_loss, learning_rate(recipe, step, total))
-            epoch_loss, epoch_examples = torch.zeros_like(epoch_loss), 0
+            _record_epoch(run.history, model, splits, epoch + 1, mean_loss, learning_rate(recipe, step, total))
+            run.end_epoch()
             if progress:
                 progress((step + 1 - start_step) / (stop - start_step), f"epoch {epoch + 1}, loss {mean_loss:.4f}")
-    return history
+        if stage:
+            stage.after(step + 1, run.state)
+    return run.history
+
+
+@dataclass
+class _Run:
+    """Whatever changes from step to step. Rate and order are functions of the step, which stands for them.
+
+    Attributes:
+        epoch_loss: shape (), sum over the examples of the epoch so far.
+        epoch_examples: their number.
+    """
+
+    model: nn.Module
+    optimiser: torch.optim.SGD
+    hooks: Hooks
+    epoch_loss: Tensor
+    epoch_examples: int = 0
+    history: History = field(default_factory=History)
+
+    def count(self, loss: Tensor, num_examples: int) -> None:
+        """Add one step to the sums."""
+        self.epoch_loss += loss * num_examples
+        self.epoch_examples += num_examples
+        self.history.num_steps += 1
+        self.history.num_examples += num_examples
+
+    def end_epoch(self) -> None:
+        """Begin the sums of the next epoch."""
+        self.epoch_loss, self.epoch_examples = torch.zeros_like(self.epoch_loss), 0
+
+    def state(self, step: int) -> State:
+        """Return all of it, not copied, before the given step."""
+        tensors = {"epoch_loss": self.epoch_loss, "generator/cpu": torch.get_rng_state()}
+        if self.epoch_loss.is_cuda:  # layers that draw, such as dropout, draw from the generators of torch itself
+            tensors["generator/cuda"] = torch.cuda.get_rng_state(self.epoch_loss.device)
+        tensors |= {f"model/{name}": value for name, value in self._values().items()}
+        for index, parameter in enumerate(self._trained()):
+            momentum = self.optimiser.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum/{index}"] = momentum
+        tensors |= {f"hooks/{name}": value for name, value in self.hooks.state().items()}
+        return State(step, tensors, {"epoch_examples": self.epoch_examples, "history": asdict(self.history)})
+
+    @torch.no_grad()
+    def restored(self, stage: Stage | None, start_step: int) -> int:
+        """Set everything to the latest state that was saved, if there is one; return the next step."""
+        found = stage.latest() if stage else None
+        if found is None:
+            return start_step
+        for name, value in self._values().items():
+            value.copy_(found.tensors[f"model/{name}"])
+        for index, parameter in enumerate(self._trained()):
+            momentum = found.tensors.get(f"momentum/{index}")
+            if momentum is not None:
+                self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+        self.epoch_loss = found.tensors["epoch_loss"].to(self.epoch_loss.device)
+        self.epoch_examples, self.history = found.facts["epoch_examples"], History(**found.facts["history"])
+        torch.set_rng_state(found.tensors["generator/cpu"])
+        if self.epoch_loss.is_cuda:
+            torch.cuda.set_rng_state(found.tensors["generator/cuda"], self.epoch_loss.device)
+        self.hooks.restore(_below("hooks/", found.tensors))
+        return found.step
+
+    def _values(self) -> dict[str, Tensor]:
+        """Return parameters and buffers, also those that a state dict leaves out."""
+        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+
+    def _trained(self) -> list[Tensor]:
+        parameters: list[Tensor] = self.optimiser.param_groups[0]["params"]
+        return parameters
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 class _Stepper:

@@ -42,6 +42,8 @@ elif command == "sbatch":
 elif command == "scontrol" and words[0] == "show":
     print("MaxArraySize            = 6")
     print((root / "configuration").read_text())
+elif command == "scontrol" and words[0] == "requeue":
+    jobs[words[1]] |= {{"state": "PENDING", "why": "BeginTime", "restarts": jobs[words[1]].get("restarts", 0) + 1}}
 elif command == "scontrol":
     for name in jobs:
         if name.partition("_")[0] in words[1].split(","):
@@ -119,6 +121,8 @@ class FakeSlurm:
         main, _, index = job.partition("_")
         place = {"SLURM_JOB_ID": main, "SUBMITIT_EXECUTOR": "slurm", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
         place |= {"SLURM_ARRAY_JOB_ID": main, "SLURM_ARRAY_TASK_ID": index} if index else {}
+        restarts = self.jobs[job].get("restarts", 0)
+        place |= {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}
         handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGCONT, signal.SIGUSR2)}
         folder = Path(self.jobs[job]["flags"]["output"].strip("'")).parent
         self.set(job, state="RUNNING")
@@ -129,10 +133,12 @@ class FakeSlurm:
             patch.setenv("SUBMITIT_FOLDER", "")
             try:
                 process_job(folder)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 failure = f"{type(error).__name__}: {error}"
         for each, handler in handlers.items():
             signal.signal(each, handler)
+        if self.jobs[job].get("restarts", 0) > restarts:
+            return failure
         self.set(job, state="FAILED" if failure else "COMPLETED", code="1:0" if failure else "0:0")
         return failure
 

@@ -18,7 +18,7 @@ from launchers._submission import QueuedArray, SubmissionFolder, submissions
 from launchers._watch import Watch
 from suite.attempt import Outcome
 from suite.plan import Cell, Plan
-from suite.store import CellId, Store
+from suite.store import CellId
 from tests.launchers.fake_slurm import FakeSlurm
 
 PROFILE = Profile(time_min=20, memory_gib=0.5, cells_per_job=2)
@@ -240,21 +240,6 @@ def test_a_job_above_its_memory_without_cgroups_is_known_by_its_output(
     outcomes, said = waited(tiny_plan, study, lambda _: fake.run_all())
     assert by_status(outcomes) == {"done": len(tiny_plan.cells)}
     assert any("memory_gib 1 instead of 0.5" in line for line in said)
-
-
-def test_a_job_that_told_its_time_limit_is_no_error(tiny_plan: Plan, fake: FakeSlurm, study: Path) -> None:
-    slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
-    first = submissions(study)[0]
-    cell = tiny_plan.cells[0].id
-    message = "UncompletedJobError: Job not requeued because: timed-out and not checkpointable."
-    event = {"event": "ended", "cell": cell.key, "status": "failed", "message": message, "wall_s": 1.0, "host": "n1"}
-    SubmissionFolder(study, first.name).tell(0, 0, event | {"attempts": 1})
-    Store(study).log_path(cell).write_text(message)
-    fake.set(first.arrays[0].ids[0], state="FAILED", code="1:0")
-    outcomes, said = waited(tiny_plan, study, lambda _: fake.run_all())
-    assert by_status(outcomes) == {"done": len(tiny_plan.cells)}
-    assert any("time_min 40 instead of 20" in line for line in said)
-    assert not list((study / "logs").iterdir())
 
 
 def test_submissions_of_older_versions_are_read(tiny_plan: Plan, fake: FakeSlurm, study: Path) -> None:

@@ -11,7 +11,7 @@ layer is counted and frozen; the penalty acts on active scores; biases stay at z
 Cost: search_epochs and one training; two numbers per prunable weight.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import torch
@@ -80,22 +80,19 @@ def find_ticket(search: Search, options: Options) -> Ticket:
     scored = ScoredNetwork(problem.model, problem.prunable, generator(search.seed, "scores"))
     path = freeze_path(problem.num_prunable, search.num_keep, num_freezes(epochs, options.freeze_period))
     ties = generator(search.seed, "mask", "rare_gems")
-    flops = _SearchFlops(problem)
-
-    def freeze(finished_epochs: int) -> None:
-        flops.add_epoch(scored)
-        turn = finished_epochs // options.freeze_period
-        if finished_epochs % options.freeze_period == 0 and turn <= len(path):
-            _freeze_down_to(scored, path[turn - 1], ties)
+    freezing = _Freezing(scored, problem, path, options.freeze_period, ties)
 
     def clamp() -> None:
         scored.scores.data.clamp_(0, 1)
 
-    hooks = Hooks(penalty=_penalty(scored, options.score_penalty), after_step=clamp, after_epoch=freeze)
+    hooks = Hooks(
+        _penalty(scored, options.score_penalty), clamp, freezing.after_epoch, freezing.state, freezing.restore
+    )
     recipe = _search_recipe(search.recipe, options, epochs)
     problem.model.requires_grad_(False)  # only scores are trained
     data = {"train": problem.splits["train"]}
-    history = train(scored, data, recipe, search.seed, hooks=hooks, progress=search.progress)
+    stage = search.trainings.stage("search")
+    history = train(scored, data, recipe, search.seed, hooks=hooks, progress=search.progress, stage=stage)
     problem.model.requires_grad_(True)
     if history.status != "ok":
         raise UserError("The search's loss left the finite numbers. Lower options.rare_gems.score_learning_rate.")
@@ -105,7 +102,7 @@ def find_ticket(search: Search, options: Options) -> Ticket:
         masked(search.initial, masks),
         search.recipe,
         search_steps=history.num_steps,
-        search_flops=flops.total,
+        search_flops=freezing.flops.total,
     )
 
 
@@ -144,6 +141,46 @@ def _freeze_down_to(scored: ScoredNetwork, num_active: int, ties: torch.Generato
     scores, active = {"": scored.scores.detach().cpu()}, {"": scored.active.cpu()}
     kept = keep_top_globally(scores, num_active, within=active, tie_break=ties)[""]
     scored.active = kept.to(scored.active.device)
+
+
+class _Freezing:
+    """Freezes scores out after epochs, and counts operations: what the search holds beside its scores.
+
+    Args:
+        scored: the network.
+        problem: that it is made of; normalisation in it follows the batches of the search.
+        path: active counts after each freeze.
+        period: epochs from one freeze to the next.
+        ties: orders equal scores.
+    """
+
+    def __init__(
+        self, scored: ScoredNetwork, problem: Problem, path: list[int], period: int, ties: torch.Generator
+    ) -> None:
+        self.scored, self.problem, self.path, self.period, self.ties = scored, problem, path, period, ties
+        self.flops = _SearchFlops(problem)
+
+    def after_epoch(self, finished_epochs: int) -> None:
+        self.flops.add_epoch(self.scored)
+        turn = finished_epochs // self.period
+        if finished_epochs % self.period == 0 and turn <= len(self.path):
+            _freeze_down_to(self.scored, self.path[turn - 1], self.ties)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all of it, for a checkpoint."""
+        flops = torch.tensor(self.flops.total, dtype=torch.float64)
+        return {"active": self.scored.active, "ties": self.ties.get_state(), "flops": flops, **self._buffers()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set it again; in a training, without gradients."""
+        self.scored.active = tensors["active"].to(self.scored.active.device)
+        self.ties.set_state(tensors["ties"])
+        self.flops.total = float(tensors["flops"])
+        for name, buffer in self._buffers().items():
+            buffer.copy_(tensors[name])
+
+    def _buffers(self) -> dict[str, Tensor]:
+        return {f"buffer/{name}": buffer for name, buffer in self.problem.model.named_buffers()}
 
 
 class _SearchFlops:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from suite.pruning.methods import rare_gems
 from suite.pruning.methods.rare_gems import Options, ScoredNetwork, find_ticket, freeze_path, num_freezes
 from suite.seeds import generator
 from suite.study import Recipe
+from suite.training.checkpoint import Interrupted, Notice, Trainings
 from suite.training.flops import forward_flops
 from suite.training.loop import Hooks, train
 
@@ -213,3 +215,45 @@ def test_the_search_pays_for_the_weights_that_take_part(make_search: Make, monke
     each_epoch = 3 * 160 * sum(per_example[name] * float(fraction) for name, fraction in fractions.items())
     assert ticket.search_flops == pytest.approx(2 * each_epoch, rel=1e-6)
     assert len(watched.active) == 2
+
+
+class Steps:
+    """Counts the steps of searches, and their freezes; tells a search to stop in one of its steps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.notice, self.stops_in = Notice(), 0
+        self.num_steps = self.num_freezes = 0
+        self._penalty, self._freeze = rare_gems._penalty, rare_gems._freeze_down_to
+        monkeypatch.setattr(rare_gems, "_penalty", self.penalty)
+        monkeypatch.setattr(rare_gems, "_freeze_down_to", self.freeze)
+
+    def penalty(self, scored: ScoredNetwork, strength: float) -> Callable[[], Tensor]:
+        inner = self._penalty(scored, strength)
+
+        def count() -> Tensor:
+            self.num_steps += 1
+            self.notice.stop = self.num_steps == self.stops_in
+            return inner()
+
+        return count
+
+    def freeze(self, scored: ScoredNetwork, *rest: Any) -> None:
+        self.num_freezes += 1
+        self._freeze(scored, *rest)
+
+
+@pytest.mark.parametrize("stops_in", range(1, 16))
+def test_a_search_that_is_stopped_in_any_step_finds_the_same_ticket(
+    make_search: Make, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stops_in: int
+) -> None:
+    mine = recipe(epochs=3, momentum=0.9)
+    options = Options(freeze_period=1, score_learning_rate=5.0, score_penalty=0.1)  # so that many scores tie at zero
+    expected = find_ticket(make_search(9, recipe=mine), options)
+    steps = Steps(monkeypatch)
+    steps.stops_in = stops_in
+    with pytest.raises(Interrupted, match=f"search at step {stops_in}"):
+        find_ticket(make_search(9, recipe=mine, trainings=Trainings(tmp_path, "mine", steps.notice)), options)
+    found = find_ticket(make_search(9, recipe=mine, trainings=Trainings(tmp_path, "mine")), options)
+    assert (steps.num_steps, steps.num_freezes) == (15, 2)
+    assert all(torch.equal(found.masks[name], mask) for name, mask in expected.masks.items())
+    assert (found.search_steps, found.search_flops) == (expected.search_steps, expected.search_flops)
