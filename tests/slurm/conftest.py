@@ -100,6 +100,10 @@ class Cluster:
         """Cancel a job or one element of an array."""
         self._run("scancel", job)
 
+    def warn(self, job: str) -> None:
+        """Send an element the signal by which Slurm warns it of its time limit or of a preemption."""
+        self._run("scancel", "--signal=USR2", job)
+
     def queue(self) -> list[str]:
         """Return a line for each job that waits or runs."""
         return self._run("squeue", "--noheader").splitlines()

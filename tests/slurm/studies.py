@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from launchers import slurm
 from launchers._events import Event, Said
@@ -63,7 +64,7 @@ def wait_until(reached: Callable[[], bool], complaint: str) -> None:
 
 
 class Drive:
-    """A study in the queue, and a driver that waits for it in a thread.
+    """A study in the queue, and a driver that waits for it in a thread, as `espalier run` does.
 
     Args:
         plan: of the study.
@@ -78,6 +79,7 @@ class Drive:
         self._outcomes: list[Outcome] = []
         Store(folder).prepare()
         plan.freeze(folder)
+        self.profile = profile
         slurm.submit(plan, folder, profile, SlurmCluster())
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self._thread.start()
@@ -86,7 +88,9 @@ class Drive:
         def sleep(pause_s: float) -> None:
             time.sleep(min(pause_s, self.most_s))
 
-        watch = Watch(self.plan, self.folder, SlurmCluster(), self.events.append, settle_s=5, sleep=sleep)
+        cluster = SlurmCluster()
+        retries = slurm.retries_of(self.plan, self.folder, self.profile, cluster)
+        watch = Watch(self.plan, self.folder, cluster, self.events.append, settle_s=5, sleep=sleep, retries=retries)
         self._outcomes = watch.wait()
 
     def outcomes(self) -> dict[str, Outcome]:
@@ -102,13 +106,17 @@ class Drive:
         _, array, index = elements_of(submissions(self.folder))[cell.id.key]
         return array.ids[index]
 
+    def told(self, cell: Cell) -> list[dict[str, Any]]:
+        """Return what the job that holds a cell has told of it."""
+        submission, array, index = elements_of(submissions(self.folder))[cell.id.key]
+        told = SubmissionFolder(self.folder, submission.name).told(array.number, index)
+        return [event for event in told if event["cell"] == cell.id.key]
+
     def wait_until_at_work(self, cell: Cell) -> None:
         """Return as soon as a cell's job has told that it computes it."""
-        submission, array, index = elements_of(submissions(self.folder))[cell.id.key]
-        folder = SubmissionFolder(self.folder, submission.name)
 
         def is_at_work() -> bool:
-            told = folder.told(array.number, index)
-            return bool(told) and (told[-1]["event"], told[-1]["cell"]) == ("started", cell.id.key)
+            told = self.told(cell)
+            return bool(told) and told[-1]["event"] == "started"
 
         wait_until(is_at_work, f"{cell.title} is never computed")
