@@ -11,14 +11,14 @@ from suite.errors import UserError
 
 @contextmanager
 def removed_if_refused(study: Path) -> Iterator[None]:
-    """Make a study's folder inside; when a user's mistake ends it, a folder that was not there before is removed.
+    """Make a study's folder inside; a user's mistake or a full disk removes a folder that was not there before.
 
     It stays as soon as anything in it is worth something: a cell, a log, or a submission that may have left jobs.
     """
     made = missing_folders(study)
     try:
         yield
-    except UserError:
+    except (UserError, OSError):
         if made and study.is_dir() and _is_worthless(study):
             shutil.rmtree(study, ignore_errors=True)
             remove_folders(made)

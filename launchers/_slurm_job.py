@@ -1,6 +1,6 @@
 """What a job does: run the cells of its element one after the other, and tell the study's folder how each ended.
 
-submitit pickles the name of `run_element` and four plain values; everything else is read from the study's folder.
+submitit pickles the name of `run_element` and plain values; everything else is read from the study's folder.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Any
 
 from launchers._job_probes import JobProbes
 from launchers._submission import SubmissionFolder
-from launchers._warning import heeded, requeue
+from launchers._warning import heeded, least_s, requeue
 from launchers.ray_cluster import RayFailed
 from suite.attempt import Outcome, attempt
 from suite.errors import UserError
@@ -35,7 +35,7 @@ class CellsFailed(RuntimeError):
     """Ends the job with an exit code other than 0. The study's folder says which cells, and why."""
 
 
-def run_element(study: str, name: str, number: int, index: int, scratch: str | None = None) -> None:
+def run_element(study: str, name: str, number: int, index: int, scratch: str | None, time_min: int) -> None:
     """Run one element of an array.
 
     Args:
@@ -44,6 +44,7 @@ def run_element(study: str, name: str, number: int, index: int, scratch: str | N
         number: of the array.
         index: of the element.
         scratch: folder on this node for temporary files.
+        time_min: the job's time limit.
 
     Raises:
         CellsFailed: some of its cells have no record now.
@@ -53,16 +54,18 @@ def run_element(study: str, name: str, number: int, index: int, scratch: str | N
     folder = SubmissionFolder(Path(study), name)
     element = _Element(folder, number, index)
     cells, ancestors = folder.read_element(number, index)
+    failed_before = element.failed_before()
     say = partial(print, flush=True)
     failed = 0
     try:
         with (
             _temporary_files_in(scratch),
             JobProbes(folder.path / "ray", say, scratch) as probes,
-            heeded(element.notice, element.num_requeues() < MAX_REQUEUES, element.has_progress),
+            heeded(element.notice, element.num_requeues() < MAX_REQUEUES, element.has_progress, least_s(time_min)),
         ):
             for cell in cells:
-                failed += element.run(cell, ancestors, probes).status not in ("done", "cached")
+                is_lost = cell.id.key in failed_before and not element.store.path(cell.id).exists()
+                failed += is_lost or element.run(cell, ancestors, probes).status not in ("done", "cached")
     except Interrupted as left:
         element.leave(str(left))
     if failed:
@@ -123,6 +126,17 @@ class _Element:
     def num_requeues(self) -> int:
         """Return how often the element has queued itself again."""
         return sum(event["event"] == "left" for event in self.folder.told(self.number, self.index))
+
+    def failed_before(self) -> set[str]:
+        """Return the keys of cells that failed before the element queued itself again: they would fail once more.
+
+        When Slurm or somebody has it run again, after a lost node or a full disk, they are tried again.
+        """
+        told = self.folder.told(self.number, self.index)
+        if not told or told[-1]["event"] not in ("left", "stayed"):
+            return set()
+        last = {event["cell"]: event for event in told if "cell" in event}
+        return {key for key, event in last.items() if event["event"] == "ended" and event["status"] == "failed"}
 
     def leave(self, what: str) -> None:
         """Queue the job again, and end it; where Slurm does not take it, wait until Slurm ends it.

@@ -84,10 +84,19 @@ class SubmissionFolder:
         """Return the folder of submitit's files. Whoever can write there can run code as the user."""
         return self.path / "jobs"
 
-    def prepare(self) -> None:
-        """Make the folders; the one of pickles is the user's alone."""
-        (self.path / "events").mkdir(parents=True)
-        self.jobs.mkdir(mode=0o700)
+    def begin(self, started: Submission) -> None:
+        """Make the folders, the one of pickles for the user alone, and write what is begun.
+
+        Raises:
+            OSError: the folder takes no more files; nothing is left.
+        """
+        try:
+            (self.path / "events").mkdir(parents=True)
+            self.jobs.mkdir(mode=0o700)
+            self.write(started)
+        except OSError:
+            self.remove()
+            raise
 
     def remove(self) -> None:
         """Remove all of it, of which no job has begun."""

@@ -8,13 +8,15 @@ training is saved and goes on, for whoever sent it ends the job, and decides him
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from suite.training.checkpoint import Interrupted, Notice
 
-LONGEST_LEAD_S = 90  # Slurm may be a minute early; a step of training and a save take seconds
+LONGEST_LEAD_S = 90  # a step of training and a save take seconds
+EARLY_S = 60.0  # Slurm may warn that much earlier than it was asked to
 PATIENCE_S = 20.0  # for the next step of a training; after it, what is no training is left as well
 CALL_S = 60.0  # for scontrol
 
@@ -24,8 +26,20 @@ def lead_s(time_min: int) -> int:
     return min(LONGEST_LEAD_S, time_min * 60 // 5)
 
 
+def least_s(time_min: int) -> float:
+    """Return how many seconds a job works before it leaves for a warning.
+
+    With a limit of a few minutes the warning may come at the very start: a job that left then would come back for ever
+    and never get on. So it works for half of its limit. Others leave at once: a limit does not warn them that early.
+    """
+    limit_s = time_min * 60
+    return limit_s / 2 if limit_s - lead_s(time_min) - EARLY_S < limit_s / 2 else 0.0
+
+
 @contextmanager
-def heeded(notice: Notice, may_requeue: bool, has_progress: Callable[[], bool]) -> Iterator[None]:
+def heeded(
+    notice: Notice, may_requeue: bool, has_progress: Callable[[], bool], earliest_s: float = 0.0
+) -> Iterator[None]:
     """Turn Slurm's signals into notices while the context lasts. For the main thread alone.
 
     Args:
@@ -33,10 +47,17 @@ def heeded(notice: Notice, may_requeue: bool, has_progress: Callable[[], bool]) 
         may_requeue: if not, a warning is taken for a SIGTERM.
         has_progress: whether a job that begins anew would find more than this one did. It is asked again and again
             when no training answers a warning; if not, the cell goes on until Slurm ends it.
+        earliest_s: seconds from now; a warning that comes sooner is a reason to save, and is heeded then.
 
     Raises:
         Interrupted: in whatever the context runs, when nothing answered and there is progress.
     """
+    earliest_s += time.monotonic()
+    is_heeded = False
+
+    def heed() -> None:
+        nonlocal is_heeded
+        notice.stop = is_heeded = True
 
     def save(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -44,12 +65,18 @@ def heeded(notice: Notice, may_requeue: bool, has_progress: Callable[[], bool]) 
 
     def warn(number: int, frame: FrameType | None) -> None:
         del number, frame
-        notice.stop = True
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE_S, PATIENCE_S)
+        wait_s = earliest_s - time.monotonic()
+        if wait_s > 0:
+            notice.save = True  # should it be a preemption after all, Slurm does not wait
+        else:
+            heed()
+        signal.setitimer(signal.ITIMER_REAL, max(wait_s, 0) or PATIENCE_S, PATIENCE_S)
 
     def leave(number: int, frame: FrameType | None) -> None:
         del number, frame
-        if has_progress():
+        if not is_heeded:
+            heed()
+        elif has_progress():
             raise Interrupted("what it had saved")
 
     handlers = {signal.SIGUSR2: warn if may_requeue else save, signal.SIGTERM: save, signal.SIGALRM: leave}

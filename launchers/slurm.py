@@ -122,7 +122,6 @@ def submit(
     files = SubmissionFolder(folder, f"{plan.study.name}-{secrets.token_hex(4)}")
     _forget_failures(todo, store)
     release_claims(todo, store, {each.name for each in earlier})
-    files.prepare()
     started = Submission(
         files.name,
         "queuing",
@@ -131,7 +130,7 @@ def submit(
         datetime.now(UTC).isoformat(timespec="milliseconds"),  # two of one second have an order
         again={key: each.told() for key, each in again.items()},
     )
-    files.write(started)
+    files.begin(started)
     return _Submitting(files, cluster, profile, missing, waiting).queue_all(arrays, started, told)
 
 
@@ -160,10 +159,10 @@ class _Submitting:
             self.cluster.release(_mains(queued))
         except BaseException as error:
             is_clean = self._withdraw(_mains(queued), started)
+            if is_clean and not releasing and isinstance(error, Refused | SlurmFailed | OSError):
+                self.files.remove()
             if not isinstance(error, Refused | SlurmFailed):
                 raise
-            if is_clean and not releasing:
-                self.files.remove()
             left = "" if is_clean else f" Jobs may be left in the queue: espalier cancel {self.files.study}"
             if isinstance(error, Refused):
                 raise Refused(f"{error}{left}") from None
@@ -179,7 +178,8 @@ class _Submitting:
         self.files.write_array(number, array, ancestors_of(array, self.missing))
         folder = self.files
         scratch = self.profile.scratch
-        calls = [(str(folder.study), folder.name, number, index, scratch) for index in range(len(array.elements))]
+        time_min = array.resources.time_min
+        calls = [(str(folder.study), folder.name, number, i, scratch, time_min) for i in range(len(array.elements))]
         after = needed_jobs(array, self.job_of)
         ids = self.cluster.queue(Order(folder.name, folder.jobs, array.resources, calls, after), self.profile)
         self.job_of |= {cell.id.key: main_job(ids[0]) for cell in array.cells}

@@ -1,11 +1,14 @@
 """A submission that Slurm refuses: one line with the repair, exit code 2, and no folder that was not there before."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data.hdf5 import commit_bytes
 from launchers._submission import submissions
 from tests.launchers.fake_slurm import FakeSlurm
 
@@ -55,6 +58,29 @@ def test_a_plan_of_too_many_jobs_leaves_no_folder(
     (fake.root / "configuration").write_text("AccountingStorageEnforce = limits\n")
     (fake.root / "associations").write_text("lab||lab||1|\n")
     assert "are too many: account lab allows 1 in the queue" in refused(*words("submit", "time_min = 20\n", "study"))
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_a_disk_that_is_full_at_any_file_leaves_no_folder(
+    number: int,
+    words: Callable[..., list[object]],
+    fake: FakeSlurm,
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[Path] = []
+
+    def full(path: Path, content: bytes) -> None:
+        written.append(path)
+        if len(written) >= number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        commit_bytes(path, content)
+
+    monkeypatch.setattr("launchers._submission.commit_bytes", full)
+    line = refused(*words("submit", "time_min = 20\n", "deep/er/study"))
+    assert f"{written[number - 1]}: No space left on device" in line
+    assert {job["state"] for job in fake.jobs.values()} <= {"CANCELLED"}
+    assert bool(fake.jobs) == (number > 2)
 
 
 def test_a_folder_that_was_there_stays_as_it_was(

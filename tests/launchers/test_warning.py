@@ -16,9 +16,10 @@ from launchers._logs import cell_log
 from launchers._profile import Profile
 from launchers._slurm_cluster import SlurmCluster
 from launchers._submission import SubmissionFolder, submissions
-from launchers._warning import heeded, lead_s
+from launchers._warning import heeded, lead_s, least_s
 from launchers._watch import Watch
-from suite.plan import Plan
+from suite.attempt import Outcome, attempt
+from suite.plan import Cell, Plan
 from suite.progress import Standing
 from suite.store import Store
 from suite.training.checkpoint import Interrupted, Notice
@@ -70,6 +71,11 @@ def test_a_job_is_warned_early_enough_and_not_too_early(time_min: int, seconds: 
     assert lead_s(time_min) == seconds
 
 
+@pytest.mark.parametrize(("time_min", "seconds"), [(1, 30), (2, 60), (3, 90), (4, 0), (20, 0)])
+def test_a_job_with_a_short_limit_works_for_half_of_it(time_min: int, seconds: int) -> None:
+    assert least_s(time_min) == seconds
+
+
 def test_slurm_is_asked_for_the_warning(job: str, fake: FakeSlurm) -> None:
     assert fake.jobs[job]["flags"]["signal"] == "USR2@90"
 
@@ -103,6 +109,42 @@ def test_a_warned_job_saves_comes_back_and_goes_on(
     assert science(study) == undisturbed(tiny_plan, run_with, science, tmp_path / "undisturbed")
     assert in_two_parts == steps.number
     assert not list((study / "cells").glob("*.checkpoint"))
+
+
+def test_a_job_with_a_short_limit_that_is_warned_at_its_start_saves_and_goes_on(
+    tiny_plan: Plan, fake: FakeSlurm, study: Path, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.submit(tiny_plan, study, Profile(time_min=1), SlurmCluster())
+    saved: list[int] = []
+    monkeypatch.setattr("suite.training.checkpoint.Stage._write", lambda _, state: saved.append(state.step))
+    steps.at = 1
+    assert fake.run(submissions(study)[0].arrays[0].ids[0]) == ""
+    assert saved == [1]
+    assert [event["event"] for event in told(study)] == ["started", "ended"]
+
+
+def test_a_cell_that_failed_is_not_computed_again_by_a_job_that_queued_itself_again(
+    tiny_plan: Plan, fake: FakeSlurm, study: Path, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.submit(tiny_plan, study, Profile(time_min=20, cells_per_job=3), SlurmCluster())
+    dense, pruned = submissions(study)[0].arrays
+    fake.run(dense.ids[0])
+    fails, tried = pruned.elements[0][0], []
+
+    def attempted(cell: Cell, *arguments: Any, **more: Any) -> Outcome:
+        tried.append(cell.id.key)
+        return Outcome(cell.id, "failed", "no") if cell.id.key == fails else attempt(cell, *arguments, **more)
+
+    monkeypatch.setattr(_slurm_job, "attempt", attempted)
+    steps.number, steps.at = 0, 5
+    assert "queued the job again" in fake.run(pruned.ids[0])
+    steps.at = 0
+    assert fake.run(pruned.ids[0]).startswith("CellsFailed: 1 of 3 cells failed")
+    first, second, third = pruned.elements[0]
+    assert tried == [first, second, second, third]
+    fake.set(pruned.ids[0], state="PENDING")  # somebody has it run once more
+    fake.run(pruned.ids[0])
+    assert tried[4:] == [first, second, third]
 
 
 def test_a_driver_waits_for_a_job_that_has_queued_itself_again(
@@ -167,6 +209,17 @@ def test_signals_become_notices_and_handlers_come_back() -> None:
         assert notice.stop
     assert [signal.getsignal(each) for each in (signal.SIGUSR2, signal.SIGTERM, signal.SIGALRM)] == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_warning_that_comes_early_is_heeded_later() -> None:
+    notice = Notice()
+    with heeded(notice, True, lambda: pytest.fail("it left"), earliest_s=0.2):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert (notice.save, notice.stop) == (True, False)
+        deadline_s = time.monotonic() + 60
+        while not notice.stop and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+        assert notice.stop
 
 
 def test_what_is_no_training_is_left_once_it_has_saved_something(monkeypatch: pytest.MonkeyPatch) -> None:
