@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from reports._format import nats_text, percent_text, sparsity_text
-from reports._names import limit_label, limits_in, method_labels, ordered
+from reports._names import SOURCE_LABELS, limit_label, limits_in, method_labels, ordered, source_label
 from reports._results import Results, names_in
 from reports._statistics import MeanInterval, mean_interval
 
@@ -181,12 +181,15 @@ def _limit_parts(limits: pd.DataFrame) -> list[str]:
 
 
 def _oracle_sentence(limits: pd.DataFrame) -> list[str]:
+    """Return how far each kind of estimate is from the dense Hessian, in one sentence."""
     key = ["limit", "curvature", "seed"]
-    slq, dense = (limits[limits["source"] == source].set_index(key) for source in ("slq", "dense_hessian"))
-    difference = (slq["sparsity_limit"] - dense["sparsity_limit"]).abs().max()
-    if np.isnan(difference):
-        return []
-    return [f"SLQ and the dense Hessian differ by at most {percent_text(float(difference))} points of sparsity."]
+    dense = limits[limits["source"] == "dense_hessian"].set_index(key)["sparsity_limit"]
+    told = []
+    for source in ordered(SOURCE_LABELS, limits["source"]):
+        difference = (limits[limits["source"] == source].set_index(key)["sparsity_limit"] - dense).abs().max()
+        if source not in ("dense_hessian", "measured") and not np.isnan(difference):
+            told.append(f"{source_label(source)} off by at most {percent_text(float(difference))}")
+    return [f"Held against the dense Hessian, in points of sparsity: {_listed(told)}."] if told else []
 
 
 def _missing(here: Results) -> list[str]:

@@ -17,11 +17,10 @@ TITLE = "Sparsity limits, predicted and measured"
 CAPTION = (
     "The largest sparsity whose training loss stays within the tolerance. Predicted: estimated from Hessian products "
     "(stochastic Lanczos quadrature, SLQ, with its standard error over probes; the masked quadratic by conjugate "
-    "gradients), and exactly from the dense Hessian. Error: of a limit that was searched to a tolerance, for probes, "
-    "Lanczos steps and examples left out together, at the loss tolerance itself. "
-    "Measured: without touching the kept weights (one-shot) and after "
-    "training them again (fine-tuned). Differences are in points of sparsity; rows of several seeds carry the 95% "
-    "Student-t interval."
+    "gradients on a convexified Hessian), and exactly from the dense Hessian. Error: of a limit that was searched to "
+    "a tolerance, for probes, Lanczos steps and examples left out together, at the loss tolerance itself. Measured: "
+    "without touching the kept weights (one-shot) and after training them again (fine-tuned). Differences are in "
+    "points of sparsity; rows of several seeds carry the 95% Student-t interval."
 )
 ABSENT = "This study predicted and measured no sparsity limit."
 

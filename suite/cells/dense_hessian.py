@@ -1,9 +1,9 @@
-"""The oracle for small networks: the whole Hessian in float64, all its eigenvalues, and both limits from them.
+"""The oracle for small networks: the whole Hessian in float64, all its eigenvalues, and all limits from them.
 
 Cost: one product per weight and a full eigendecomposition; refused above max_dim weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -12,14 +12,15 @@ from suite.cells._context import Context
 from suite.cells._predictions import prediction_metrics, prediction_rows
 from suite.cells.limit import Options as LimitOptions
 from suite.cells.spectrum import stored_network
-from suite.curvature.dense import MAX_DIM, dense_hessian, eigendecomposition
+from suite.curvature.dense import MAX_DIM, Eigendecomposition, dense_hessian, eigendecomposition
 from suite.curvature.quadrature import atoms
 from suite.datasets import DataSpec
 from suite.errors import UserError
 from suite.extensions import load
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.exact import exact_delta_measure
-from suite.limits.predict import predict
+from suite.limits.exact_masks import exact_masked_limit
+from suite.limits.predict import Prediction, predict
 from suite.limits.removal import MagnitudeOrder
 from suite.network import ModelSpec
 from suite.record import Metric, Record
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from suite.plan import Cell
     from suite.planner import Planner
 
-VERSION = 3  # batches are as large as the measured memory plan allows
+VERSION = 4  # the exact limit of the actual masks as well
 SHARDED = False
 PRIORITY = 10  # the longest cell of a small study: start it as soon as its network is there
 
@@ -95,6 +96,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     delta_measure = exact_delta_measure(eigenvalues, spectrum.eigenvectors.cpu().numpy(), order)
     context.progress(0.95, "exact limits")
     predictions = predict(atoms(eigenvalues), order, tolerance, delta_measure, config.curvature, resolution=0.0)
+    predictions += _of_masks(spectrum, order, predictions)
     metrics = prediction_metrics(predictions, "dense_hessian")
     metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
     metrics["num_zero_rows"] = Metric(spectrum.num_zero_rows, "weights")
@@ -103,7 +105,29 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
 
 def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
     """Return the exact limits and the spectrum's row."""
+    rows = prediction_rows(record, "dense_hessian", config.curvature)
     return {
-        "limits": prediction_rows(record, "dense_hessian", config.curvature),
+        "limits": [row | ({"curvature": "positive"} if row["limit"] == "masked_quadratic" else {}) for row in rows],
         "spectra": [{"source": "dense_hessian"}],
     }
+
+
+def _of_masks(
+    spectrum: Eigendecomposition, order: MagnitudeOrder, predictions: Sequence[Prediction]
+) -> list[Prediction]:
+    """Return the limit of the actual masks at each tolerance; the search begins at the sharp limit."""
+    return [
+        Prediction(
+            "masked_quadratic",
+            each.tolerance_factor,
+            exact_masked_limit(
+                spectrum.eigenvalues,
+                spectrum.eigenvectors,
+                order,
+                each.estimate.loss_tolerance_nats,
+                each.estimate.num_removed,
+            ),
+        )
+        for each in predictions
+        if each.limit == "statistical_dimension"
+    ]

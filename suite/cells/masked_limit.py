@@ -1,7 +1,7 @@
 """The limit of the actual magnitude mask in the quadratic model, beside `limit`: conjugate gradients, nothing random.
 
-Tolerance: that of `limit`. The matrix is Gauss-Newton's, for the reason in suite/limits/masked_loss.py; the rows
-say so with curvature "gauss_newton".
+Tolerance: that of `limit`. It is the limit of the Hessian's positive part, estimated on the stand-in of
+suite/curvature/convexified.py; the analysis `dense_hessian` has it exactly.
 """
 
 import math
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from suite.plan import Cell
     from suite.planner import Planner
 
-VERSION = 4  # on the Gauss-Newton matrix, until the loss stands
+VERSION = 5  # on the convexified Hessian
 SHARDED = False
 PRIORITY = 4
 
@@ -81,11 +81,17 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     measure = finite_measure(inputs["spectrum"])
     network = stored_network(config.model, config.data, context, config.dtype).load()
     tolerance = config.loss_tolerance_nats or network.loss_tolerance_nats()
-    order, operator = MagnitudeOrder.of(network.weights()), network.gauss_newton(config.dtype)
+    order = MagnitudeOrder.of(network.weights())
     guesses = {
         factor: gaussian_width_limit(measure, order, factor * tolerance, curvature="abs").num_removed
         for factor in SCALES
     }
+    operator = network.convexified(
+        config.dtype,
+        progress=lambda done, total: context.progress(
+            0.1 * done / total, f"Lanczos step {done} of {total} on the errors' curvature"
+        ),
+    )
     limits = masked_limits(
         operator,
         order,
@@ -93,7 +99,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         guesses,
         resolution=config.resolution,
         max_matvecs_per_solve=config.max_matvecs_per_solve,
-        progress=context.progress,
+        progress=lambda done, doing: context.progress(0.1 + 0.9 * done, doing),
     )
     metrics = prediction_metrics([_prediction(*each) for each in limits.items()], "conjugate_gradients")
     metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
@@ -106,7 +112,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
 def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of table/limits, at three tolerances."""
     del config
-    return {"limits": prediction_rows(record, "conjugate_gradients", "gauss_newton")}
+    return {"limits": prediction_rows(record, "conjugate_gradients", "positive")}
 
 
 def _prediction(factor: float, limit: MaskedQuadraticLimit) -> Prediction:
@@ -118,6 +124,6 @@ def _prediction(factor: float, limit: MaskedQuadraticLimit) -> Prediction:
         probe_standard_error=math.nan,
         num_removed=limit.num_removed,
         loss_tolerance_nats=limit.loss_tolerance_nats,
-        curvature="abs",
+        curvature="positive",
     )
     return Prediction("masked_quadratic", factor, estimate)

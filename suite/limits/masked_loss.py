@@ -5,11 +5,9 @@ that solves (H_KK + d I) y = H_KP w_P, and the loss then is (w_P'(H_PP - H_PK (H
 it is random: no subspace, no probe.
 
 H has to be positive semidefinite, or the model has no least loss: with directions on the kept coordinates that bend
-down, what conjugate gradients return is an accident of where they stop (on a network of 3,600 weights trained without a
-penalty the limit was 0.58 or 0.65 by where the search began, where 0.77 was right). So limits are computed on the
-Gauss-Newton matrix, which has none. Its own limit was that of the Hessian's positive part there (0.770 and 0.770, both
-dense). Where an L1 penalty keeps errors alive it promises too much, since it lacks the curvature that comes with them:
-on the quickstart's network (4,464 weights, dense) 0.972, where the positive part gives 0.925 and |H| 0.915.
+down, what conjugate gradients return is an accident of where they stop (on a network of 3,000 weights trained without a
+penalty the limit was 0.58 or 0.65 by where the search began, where 0.77 was right). So limits are computed on a
+stand-in that bends down nowhere, suite.curvature.convexified.
 """
 
 import math

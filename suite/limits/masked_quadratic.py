@@ -5,16 +5,15 @@ for why the matrix has to be positive semidefinite.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from suite.curvature.operators import SymmetricOperator
+from suite.limits.count_search import bracket_count
 from suite.limits.estimate import check_loss_tolerance
 from suite.limits.masked_loss import MaskedQuadratic, masked_quadratic_loss
 from suite.limits.removal import MagnitudeOrder
 
 _DAMPING_FRACTION = 0.01  # of the tolerance: what a step of the kept weights as long as all weights may cost
-_FIRST_STRIDE = 4  # in units of the resolution; the published limits of one network differ by 0.003 to 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +79,7 @@ def masked_quadratic_limit(
     check_loss_tolerance(loss_tolerance_nats)
     if not 0.0 <= resolution <= 1.0:
         raise ValueError(f"resolution={resolution} is out of range. Expected: a step in sparsity in [0, 1].")
-    squared_length = float(order.squared_radii[-1])
-    damping = _DAMPING_FRACTION * 2.0 * loss_tolerance_nats / squared_length if squared_length > 0.0 else 0.0
+    damping = damping_of_kept_weights(order, loss_tolerance_nats)
     solves: list[MaskedQuadratic] = []
 
     def excess(count: int) -> float:
@@ -103,7 +101,7 @@ def masked_quadratic_limit(
         return math.log(solve.loss_nats / loss_tolerance_nats) if solve.loss_nats > 0.0 else -math.inf
 
     width = max(1, math.floor(resolution * order.dim))
-    below, _ = _bracket(excess, start_count, order.num_zero_weights, order.dim, width)
+    below, _ = bracket_count(excess, start_count, order.num_zero_weights, order.dim, width)
     infeasible = [each.num_removed for each in solves if each.num_removed > below and each.status == "converged"]
     return MaskedQuadraticLimit(
         sparsity_limit=below / order.dim,
@@ -116,28 +114,7 @@ def masked_quadratic_limit(
     )
 
 
-def _bracket(excess: Callable[[int], float], start: int, lowest: int, highest: int, width: int) -> tuple[int, int]:
-    """Return a count with excess <= 0 and one above it with excess > 0 (or highest + 1), at most width apart.
-
-    lowest is known to be feasible. Every third count between the ends of the bracket is its middle.
-    """
-    below, above, stride, num_between = lowest, highest + 1, _FIRST_STRIDE * width, 0
-    values = {lowest: -math.inf, highest + 1: math.inf}
-    count = min(max(start, lowest + 1), highest)
-    while below < highest and (above > highest or above - below > width):
-        values[count] = excess(count)
-        below, above = (count, above) if values[count] <= 0.0 else (below, count)
-        if above > highest or (below == lowest and above - lowest > stride):
-            count = min(below + stride, highest) if above > highest else above - stride
-            stride *= 2
-        else:
-            num_between += 1
-            fraction = 0.5 if num_between % 3 == 0 else _zero_crossing(values[below], values[above])
-            nearby = min(max(below + fraction * (above - below), below + width), above - width)
-            count = min(max(round(nearby), below + 1), above - 1)
-    return below, above
-
-
-def _zero_crossing(first: float, second: float) -> float:
-    """Return where the line from first <= 0 to second > 0 crosses zero, as a fraction of the way."""
-    return first / (first - second) if math.isfinite(first) and math.isfinite(second) else 0.5
+def damping_of_kept_weights(order: MagnitudeOrder, loss_tolerance_nats: float) -> float:
+    """Return d in nats per squared weight: a step as long as all weights costs a hundredth of the tolerance."""
+    squared_length = float(order.squared_radii[-1])
+    return _DAMPING_FRACTION * 2.0 * loss_tolerance_nats / squared_length if squared_length > 0.0 else 0.0

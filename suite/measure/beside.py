@@ -89,16 +89,18 @@ def _masked(
         if each.limit == "statistical_dimension"
     }
     dtype = "float64" if operator.dtype == torch.float64 else "float32"
-    curvature = network.gauss_newton(dtype)
+    curvature = network.convexified(
+        dtype, progress=lambda done, total: progress(0.0, f"Lanczos step {done} of {total} on the errors' curvature")
+    )
     watched = WatchedOperator(curvature, "conjugate gradients on the kept weights", _PRODUCTS_OF_A_SEARCH, progress)
     found = masked_limits(watched, MagnitudeOrder.of(network.weights()), loss_tolerance_nats, guesses)
     return {
         **_at_tolerances({factor: limit.sparsity_limit for factor, limit in found.items()}),
         "lower": found[1.0].lower,
         "upper": found[1.0].upper,
-        "matrix": "gauss_newton",
+        "matrix": "convexified",
         "damping": found[1.0].damping,
-        "num_matvecs": watched.num_matvecs,
+        "num_matvecs": curvature.num_matvecs,
         **_solves(found[1.0]),
     }
 

@@ -28,7 +28,7 @@ def masked_limits(
     """Search the limit at each tolerance factor.
 
     Args:
-        operator: the Gauss-Newton matrix over the prunable weights.
+        operator: a positive semidefinite matrix over the prunable weights, see suite.curvature.convexified.
         order: the prunable weights.
         loss_tolerance_nats: epsilon at factor 1.
         guesses: tolerance factor -> the count of removed weights that the search starts at.

@@ -13,6 +13,8 @@ from torch import nn
 
 from suite.curvature.allocation import hand_back_freed_memory
 from suite.curvature.arithmetic import Execution, Operands
+from suite.curvature.convexified import ConvexifiedOperator, convexified
+from suite.curvature.lanczos import Progress
 from suite.curvature.memory import HAND_BACK_ABOVE_BYTES, Growths, MemoryPlan, memory_plan
 from suite.curvature.operators import GaussNewtonOperator, HessianOperator, flatten_weights
 from suite.errors import UserError
@@ -76,6 +78,16 @@ class Network:
         """Return the Gauss-Newton matrix of the mean loss over a whole split, as `hessian` returns the Hessian."""
         with _told_to_its_owner():
             return self._planned(GaussNewtonOperator, dtype, split, (0, 1), "full", True)
+
+    def convexified(self, dtype: str, split: str = "train", progress: Progress | None = None) -> ConvexifiedOperator:
+        """Return the positive semidefinite stand-in for `hessian`, see suite.curvature.convexified.
+
+        Raises:
+            ValueError: a product was not finite.
+        """
+        gauss_newton = self.gauss_newton(dtype, split)
+        hessian = self.hessian(dtype, split, may_keep_graphs=False)  # the other's are kept, and for far longer
+        return convexified(hessian, gauss_newton, hessian.weights(), progress=progress)
 
     def _planned(
         self,

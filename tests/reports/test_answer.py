@@ -78,7 +78,19 @@ def test_predicted_and_measured_limits_are_told_with_their_mean(results_file):
     limits.loc[(limits["source"] == "slq") & (limits["limit"] == "gaussian_width"), "sparsity_limit"] = 0.953
     told = answer(dataclasses.replace(results, limits=limits), "mlp-digits").limits
     assert "95.30% (Gaussian width) and 96.30% (Statistical dimension). Measured: 94.00% (One-shot)" in told[0]
-    assert told[1] == "SLQ and the dense Hessian differ by at most 0.20 points of sparsity."
+    assert told[1] == "Held against the dense Hessian, in points of sparsity: SLQ off by at most 0.20."
+
+
+def test_each_kind_of_estimate_is_held_against_the_dense_hessian(results_file):
+    results = Results.read(results_file(seeds=(0, 1)))
+    limits = results.limits[results.limits["limit"].isin(["gaussian_width", "one_shot"])].assign(sparsity_limit=0.9)
+    masks = limits[limits["source"] != "measured"].assign(limit="masked_quadratic", curvature="positive")
+    masks["source"] = masks["source"].replace("slq", "conjugate_gradients")
+    masks.loc[(masks["source"] == "conjugate_gradients") & (masks["seed"] == 1), "sparsity_limit"] = 0.915
+    told = answer(dataclasses.replace(results, limits=pd.concat([limits, masks])), "mlp-digits").limits
+    assert told[1].startswith("Held against the dense Hessian, in points of sparsity: ")
+    assert "SLQ off by at most 0.00" in told[1]
+    assert "Conjugate gradients off by at most 1.50" in told[1]
 
 
 @pytest.mark.parametrize(("kept", "words"), [("measured", "Measured sparsity limit"), ("slq", "not in this study")])

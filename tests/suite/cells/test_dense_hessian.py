@@ -54,12 +54,13 @@ def test_its_tolerance_is_that_of_the_limit_cell(committed: Any, cell: Cell) -> 
     assert committed.record(cell).metrics[name].value == pytest.approx(committed.record(limit).metrics[name].value)
 
 
-def test_both_limits_grow_with_the_tolerance(committed: Any, cell: Cell) -> None:
+def test_all_limits_grow_with_the_tolerance(committed: Any, cell: Cell) -> None:
     record = committed.record(cell)
     rows = tables(Config.model_validate(cell.config, strict=False), record)["limits"]
-    assert len(rows) == 6
-    for limit in ("gaussian_width", "statistical_dimension"):
+    assert len(rows) == 9
+    for limit in ("gaussian_width", "statistical_dimension", "masked_quadratic"):
         found = {row["tolerance_factor"]: row["sparsity_limit"] for row in rows if row["limit"] == limit}
         assert 0 < found[0.5] <= found[1.0] <= found[2.0] <= 1
     assert {row["source"] for row in rows} == {"dense_hessian"}
+    assert {row["curvature"] for row in rows if row["limit"] == "masked_quadratic"} == {"positive"}
     assert tables(Config.model_validate(cell.config, strict=False), record)["spectra"] == [{"source": "dense_hessian"}]

@@ -9,8 +9,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
+from suite.curvature.convexified import ConvexifiedOperator, convexified
 from suite.curvature.dense import dense_hessian, eigendecomposition
-from suite.curvature.operators import HessianOperator
+from suite.curvature.operators import GaussNewtonOperator, HessianOperator
 from suite.limits.exact import exact_delta_measure
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.statistical_dimension import DeltaRuns
@@ -53,6 +54,11 @@ class DigitsNetwork:
 
     def build(self, dtype: torch.dtype = torch.float32) -> HessianOperator:
         return HessianOperator(self.model, ("0.weight", "2.weight", "4.weight"), self.batches, dtype)
+
+    def convexified(self) -> ConvexifiedOperator:
+        hessian = self.build()
+        gauss_newton = GaussNewtonOperator(self.model, ("0.weight", "2.weight", "4.weight"), self.batches)
+        return convexified(hessian, gauss_newton, hessian.weights())
 
 
 def _digits(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,6 +108,7 @@ class Oracle:
     source: DigitsNetwork
     order: MagnitudeOrder
     eigenvalues: np.ndarray
+    eigenvectors: np.ndarray
     delta_measure: object
 
 
@@ -115,5 +122,5 @@ def oracle() -> Oracle:
     parts = eigendecomposition(dense_hessian(operator))
     torch.set_num_threads(threads)
     order = MagnitudeOrder.of(operator.weights().numpy())
-    eigenvalues = parts.eigenvalues.numpy()
-    return Oracle(source, order, eigenvalues, exact_delta_measure(eigenvalues, parts.eigenvectors.numpy(), order))
+    eigenvalues, eigenvectors = parts.eigenvalues.numpy(), parts.eigenvectors.numpy()
+    return Oracle(source, order, eigenvalues, eigenvectors, exact_delta_measure(eigenvalues, eigenvectors, order))
