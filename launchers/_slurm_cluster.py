@@ -23,7 +23,6 @@ from launchers._slurm_facts import (
     configuration,
     max_array_size,
     num_queued,
-    partition_called,
     partitions,
 )
 from launchers._slurm_job import run_element
@@ -82,8 +81,8 @@ class Cluster(Protocol):
     def room(self, asked: Resources) -> tuple[Allowance, int]:
         """Return how many jobs of this kind the user may have at a time, and how many he has."""
 
-    def partition(self, name: str | None) -> Partition | None:
-        """Return what a partition has, the default one without a name, or None if that is not known."""
+    def partitions(self) -> dict[str, Partition]:
+        """Return all partitions by name; none where they are not known."""
 
     def queue(self, order: Order, profile: Profile) -> list[str]:
         """Queue an array, held; return the job of each element."""
@@ -131,12 +130,12 @@ class SlurmCluster:
         except SlurmFailed:
             return Allowance(), 0
 
-    def partition(self, name: str | None) -> Partition | None:
-        """Return what a partition has, the default one without a name, or None if that is not known; by one sinfo."""
+    def partitions(self) -> dict[str, Partition]:
+        """Return all partitions by name, by one sinfo; none where Slurm does not answer."""
         try:
-            return partition_called(name, partitions())
+            return partitions()
         except SlurmFailed:
-            return None
+            return {}
 
     def would_take(self, asked: Resources, profile: Profile) -> str:
         """Return what sbatch says of a job that asks for this, without queueing it.

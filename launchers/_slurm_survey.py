@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launchers._finding import Finding, Verdict
+from launchers._partition_fit import AMOUNTS, Amount, lack
 from launchers._profile import Profile, Resources
 from launchers._slurm_call import SlurmFailed
 from launchers._slurm_cluster import SlurmCluster
@@ -31,13 +32,6 @@ from suite.store import CellId
 
 NEEDED = ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 REQUEUES = ("REQUEUE", "SUSPEND", "GANG")  # modes of preemption after which a job goes on or begins again
-WHAT_COUNTS = (  # what is checked, its key in a profile, what a partition has of it, its unit
-    ("time limit", "time_min", "time_limit_min", "min"),
-    ("GPUs", "gpus", "gpus", "on a node"),
-    ("processors", "cpus", "cpus", "on a node"),
-    ("memory", "memory_gib", "memory_gib", "GiB on a node"),
-    ("nodes", "nodes", "num_nodes", ""),
-)
 
 
 class Asked(NamedTuple):
@@ -76,7 +70,7 @@ def survey_cluster(profile: Profile, folder: Path, told: Callable[[str], None] =
     told("")
     yield Finding("controller", "ok", f"{config.get('ClusterName', '?')}, Slurm {config.get('SLURM_VERSION', '?')}")
     yield from _partitions(asked, known)
-    yield from (_counted(asked, known, *each) for each in WHAT_COUNTS)
+    yield from (_counted(asked, known, each) for each in AMOUNTS)
     yield Finding("arrays", "ok", f"up to {max_array_size(config) - 1} jobs in one; larger ones are split")
     yield from (*allowed, _accounting(config), *_preemption(asked, config), *accepted)
     if not any(each.is_bad for each in accepted):
@@ -132,30 +126,22 @@ def _partitions(asked: list[Asked], known: Mapping[str, Partition]) -> Iterator[
             yield Finding("partition", "ok", f"{found.name}{default}, {found.num_nodes} nodes")
 
 
-def _counted(asked: list[Asked], known: Mapping[str, Partition], what: str, key: str, has: str, unit: str) -> Finding:
+def _counted(asked: list[Asked], known: Mapping[str, Partition], amount: Amount) -> Finding:
     """Return whether a partition has as much of something as each kind of cell asks for."""
     states = []
     for each in asked:
-        wanted = getattr(each.resources, key)
-        limit = getattr(each.partition, has) if each.partition else None
+        wanted = getattr(each.resources, amount.key)
         whose = f" ({each.kinds})" if each.kinds else ""
-        if wanted is None or (key == "gpus" and not wanted):
+        found = lack(each.resources, known, amount, whose)
+        if found:
+            return Finding(amount.what, "change", found.state, found.repair)
+        if not wanted:
             states.append(f"none asked{whose}")
             continue
-        if limit is not None and wanted > limit:
-            others = [name for name, other in known.items() if _has(other, has, wanted)]
-            elsewhere = f", or partition = {' or '.join(others)}" if others else ""
-            name = each.resources.partition or "the default"
-            state = f"{wanted:g} asked{whose}, {name} has {limit:g} {unit}".rstrip()
-            return Finding(what, "change", state, f"{key} = {limit:g}{elsewhere}")
-        bound = "no limit" if limit is None else f"{limit:g} {unit}".rstrip()
+        limit = getattr(each.partition, amount.has) if each.partition else None
+        bound = "no limit" if limit is None else f"{limit:g} {amount.unit}".rstrip()
         states.append(f"{wanted:g} of {bound}{whose}")
-    return Finding(what, "ok", "; ".join(dict.fromkeys(states)))
-
-
-def _has(partition: Partition, what: str, wanted: float) -> bool:
-    limit = getattr(partition, what)
-    return limit is None or bool(limit >= wanted)
+    return Finding(amount.what, "ok", "; ".join(dict.fromkeys(states)))
 
 
 def _accounting(config: Mapping[str, str]) -> Finding:

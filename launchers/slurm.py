@@ -17,12 +17,14 @@ from launchers._again import Again, Retries
 from launchers._arrays import JobArray, job_arrays, needed_jobs
 from launchers._claims import release_claims
 from launchers._events import Report
+from launchers._partition_fit import check_partitions
 from launchers._profile import Profile
 from launchers._refusals import Refused, Silent
 from launchers._retry import with_inputs
 from launchers._room import check_room
 from launchers._slurm_call import SlurmFailed
 from launchers._slurm_cluster import Cluster, Order, SlurmCluster, require_slurm
+from launchers._slurm_facts import partition_called
 from launchers._submission import (
     QueuedArray,
     Submission,
@@ -74,7 +76,7 @@ def retries_of(plan: Plan, folder: Path, profile: Profile, cluster: Cluster) -> 
         part = replace(plan, cells=tuple(cell for cell in plan.cells if cell.id.key in keys))
         return submit(part, folder, profile, cluster, again=again)
 
-    return Retries(profile, cluster.partition, queue)
+    return Retries(profile, lambda name: partition_called(name, cluster.partitions()), queue)
 
 
 def submit(
@@ -103,10 +105,12 @@ def submit(
 
     Raises:
         UserError: a cell needs more than the profile gives.
-        Refused: Slurm will not take the jobs, or not as many; this call leaves nothing in the folder.
+        Refused: Slurm will not take the jobs, or not as many, or could not run them; this call leaves nothing in the
+            folder.
         Silent: Slurm does not answer.
 
-    Cost: one sbatch for each array, one squeue, and two calls of scontrol; where limits are enforced, see check_room.
+    Cost: one sbatch for each array, one squeue, one sinfo, two calls of scontrol; where limits are enforced, see
+        check_room.
     """
     store = Store(folder)
     missing = {cell.id.key: cell for cell in plan.cells if not store.is_committed(cell.id)}
@@ -118,6 +122,7 @@ def submit(
     again = again or {}
     raised = {key: each.resources for key, each in again.items()}
     arrays = job_arrays(todo, profile, cluster.array_limit(), raised)
+    check_partitions(arrays, cluster)
     check_room(arrays, cluster)
     files = SubmissionFolder(folder, f"{plan.study.name}-{secrets.token_hex(4)}")
     _forget_failures(todo, store)

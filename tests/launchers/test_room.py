@@ -26,7 +26,7 @@ def test_a_plan_of_too_many_jobs_is_refused_before_its_first_sbatch(
         "5 jobs are too many: account lab allows 3 in the queue at a time, and 0 are there. "
         "Pack more cells in a job: cells_per_job = 2 in the profile."
     )
-    assert fake.calls() == {"scontrol": 1, "sacctmgr": 2, "squeue": 1}
+    assert fake.calls() == {"scontrol": 1, "sinfo": 1, "sacctmgr": 2, "squeue": 1}
     assert not (study / "slurm").exists()
     slurm.submit(tiny_plan, study, Profile(time_min=5, cells_per_job=2), SlurmCluster())
     assert len(fake.jobs) == 3

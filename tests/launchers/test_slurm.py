@@ -56,7 +56,7 @@ def test_one_sbatch_for_each_array_and_arrays_wait_for_their_inputs(
 ) -> None:
     slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
     arrays = submissions(study)[0].arrays
-    assert fake.calls() == {"sbatch": len(arrays), "scontrol": 2}
+    assert fake.calls() == {"sbatch": len(arrays), "scontrol": 2, "sinfo": 1}
     assert [array.wave for array in arrays] == sorted(array.wave for array in arrays)
     first, later = fake.jobs[arrays[0].ids[0]]["flags"], fake.jobs[arrays[1].ids[0]]["flags"]
     assert "dependency" not in first
