@@ -1,5 +1,6 @@
 """What a person sees while cells run: one live table on a terminal, one plain line per cell elsewhere."""
 
+import re
 import time
 from collections import Counter
 from types import TracebackType
@@ -11,6 +12,8 @@ from rich.table import Table
 from launchers._events import Advanced, Event, Finished, Said, Started
 from suite.plan import Cell, Plan
 
+SHOWN = 3  # cells that failed for one reason
+_JOB = re.compile(r"\bjob \d+(_\d+)?")
 COLUMNS = ("done", "cached", "running", "failed", "waiting")
 
 
@@ -23,7 +26,7 @@ class Display:
         self.cells = {cell.id.key: cell for cell in plan.cells}
         self.running: dict[str, tuple[Cell, str]] = {}
         self.ended: dict[str, str] = {}  # key -> status
-        self.failures: list[str] = []
+        self._failures: dict[str, list[str]] = {}  # message, but for its job's number -> a line for each cell
         self.start_s = time.monotonic()
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=True)
 
@@ -58,13 +61,22 @@ class Display:
         parts += [f"{lost} failed"] if lost else []
         return f"{len(self.cells)} cells: {', '.join(parts) or 'none'} in {_duration(time.monotonic() - self.start_s)}"
 
+    def failures(self) -> list[str]:
+        """Return one line for each cell that failed, and one for all that failed as the first three of them did."""
+        lines: list[str] = []
+        for alike in self._failures.values():
+            more = len(alike) - SHOWN
+            lines += alike if more <= 0 else [*alike[:SHOWN], f"and {more} more cells for the same reason"]
+        return lines
+
     def _finish(self, event: Finished) -> None:
         outcome = event.outcome
         cell = self.cells[outcome.cell.key]
         self.running.pop(outcome.cell.key, None)
         self.ended[outcome.cell.key] = outcome.status
         if outcome.status in ("failed", "upstream_failed"):
-            self.failures.append(f"{cell.id.name} ({cell.title}): {outcome.message}")
+            alike = self._failures.setdefault(_JOB.sub("job", outcome.message), [])
+            alike.append(f"{cell.id.name} ({cell.title}): {outcome.message}")
         if not self.console.is_terminal and outcome.status != "cached":
             tries = f", try {outcome.attempts}" if outcome.attempts > 1 else ""
             text = f" {outcome.message}" if outcome.message else ""

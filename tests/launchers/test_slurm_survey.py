@@ -66,7 +66,7 @@ def test_a_folder_that_is_not_there_yet_is_not_there_afterwards(survey: Survey, 
     [
         ({"time_min": 90}, "time limit", "90 asked, the default has 60 min", "time_min = 60"),
         ({"gpus": 4}, "GPUs", "4 asked (others), the default has 2 on a node", "gpus = 2"),
-        ({"memory_gib": 64}, "memory", "64 asked, the default has 5.85938 GiB on a node", "memory_gib = 5.85938"),
+        ({"memory_gib": 64}, "memory", "64 asked, the default has 5.85 GiB on a node", "memory_gib = 5.85"),
         ({"cpus": 8}, "processors", "8 asked, the default has 2 on a node", "cpus = 2"),
         ({"partition": "nope"}, "partition", "nope is not there", "partition = one of batch"),
     ],
