@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from suite.cells._context import Context
+from suite.cells._kept_probes import KeptProbes
 from suite.cells._search import Search, fixed_and_chosen, removed_arrays, search_cost, search_metrics
 from suite.curvature.probes import Distribution, ProbeRequest
 from suite.curvature.quadrature import SpectralMeasure, measure_of_tridiagonals
@@ -104,7 +105,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         ProbeRequest(config.seed, index, config.distribution, config.num_lanczos_steps)
         for index in range(config.num_probes)
     ]
-    results = slq(source, requests, map=context.probe_map, advance=context.progress)
+    results = slq(source, requests, map=KeptProbes(context.probe_map, context.trainings), advance=context.progress)
     arrays = tridiagonal_arrays(results)
     finite = all(result.tridiagonal.status != "nonfinite" for result in results)
     return Record(
