@@ -4,6 +4,7 @@ import heapq
 from dataclasses import replace
 
 from suite.attempt import Outcome
+from suite.claim import is_perhaps_claimed, live_owner
 from suite.extensions import load
 from suite.plan import Cell, Plan
 from suite.store import Store
@@ -14,6 +15,7 @@ class Schedule:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         """Look up what is committed already; everything else waits for its inputs."""
+        self._store = store
         self.cells = {cell.id.key: cell for cell in plan.cells}
         self.outcomes: dict[str, Outcome] = {}
         self._order = {key: index for index, key in enumerate(self.cells)}
@@ -39,8 +41,23 @@ class Schedule:
         return len(self.outcomes) == len(self.cells)
 
     def next(self) -> Cell | None:
-        """Take the cell to run next, or None while all that is left waits for running cells."""
-        return self.cells[heapq.heappop(self._ready)[-1]] if self._ready else None
+        """Take the cell to run next, or None while all that is left waits for running cells.
+
+        One that somebody else computes comes last, so that two drivers of one folder share the work.
+        """
+        claimed: list[tuple[int, int, int, str]] = []
+        while self._ready:
+            entry = heapq.heappop(self._ready)
+            if not self._is_claimed(self.cells[entry[-1]]):
+                break
+            claimed.append(entry)
+        else:
+            if not claimed:
+                return None
+            entry = claimed.pop(0)
+        for each in claimed:
+            heapq.heappush(self._ready, each)
+        return self.cells[entry[-1]]
 
     def again(self, cell: Cell) -> None:
         """Put a cell back whose try was lost with its worker."""
@@ -64,6 +81,10 @@ class Schedule:
                 lost = Outcome(self.cells[dependant].id, "upstream_failed", f"needs {reason}", attempts=0)
                 ended += self.finish(replace(lost))
         return ended
+
+    def _is_claimed(self, cell: Cell) -> bool:
+        path = self._store.claim_path(cell.id)
+        return is_perhaps_claimed(path) and live_owner(path) is not None
 
     def _push(self, key: str) -> None:
         priority = getattr(load("suite.cells", self.cells[key].id.kind, "kind of cell"), "PRIORITY", 0)

@@ -141,6 +141,14 @@ def live_owner(path: Path) -> Owner | None:
     return None if newest is None else _live(newest, _this_process(), time.time())
 
 
+def is_perhaps_claimed(path: Path) -> bool:
+    """Return whether somebody may compute a cell: by one look at one file, where `live_owner` lists the folder.
+
+    False of a claim that followed a stale one whose owner has come back meanwhile: too rare to list a folder for.
+    """
+    return _numbered(path, 0).exists()
+
+
 def live_owners(folder: Path) -> dict[str, Owner]:
     """Return name of a cell -> who computes it now, by one listing of the folder."""
     names = {path.name.partition(".claim-")[0] for path in folder.glob("*.claim-*")}
@@ -174,7 +182,7 @@ def _take(path: Path, here: Owner) -> tuple[Owner | None, Path | None]:
     owner = None if newest is None else _live(newest, here, _server_time_s(path.parent))
     if owner is not None:
         return owner, None
-    own = path.with_name(f"{path.name}-{0 if newest is None else _number(newest) + 1}")
+    own = _numbered(path, 0 if newest is None else _number(newest) + 1)
     try:
         descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
@@ -191,6 +199,10 @@ def _take(path: Path, here: Owner) -> tuple[Owner | None, Path | None]:
 
 def _newest(path: Path) -> Path | None:
     return max(path.parent.glob(f"{path.name}-*"), key=_number, default=None)
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}-{number}")
 
 
 def _number(path: Path) -> int:

@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import pytest
 
 from launchers._schedule import Schedule
 from suite.attempt import Outcome
+from suite.claim import claimed
 from suite.plan import Cell, Plan
 from suite.record import Record
 from suite.store import CellId, Store
@@ -134,3 +137,31 @@ def test_any_order_of_ends_runs_every_cell_once_after_its_inputs(seed: int, tmp_
         ended.append(cell.title)
         schedule.finish(Outcome(cell.id, "done"))
     assert sorted(ended) == names
+
+
+def test_what_somebody_else_computes_comes_last(tmp_path: Path) -> None:
+    needs: Needs = {"a": [], "b": [], "c": [], "c1": ["c"]}
+    schedule, store = schedule_of(needs, tmp_path), Store(tmp_path)
+    with claimed(store.claim_path(cell_id("c")), lambda: False), claimed(store.claim_path(cell_id("a")), lambda: False):
+        assert [schedule.next(), schedule.next()] == [schedule.cells[cell_id(name).key] for name in "bc"]
+    assert schedule.next() == schedule.cells[cell_id("a").key]
+    assert schedule.next() is None
+
+
+def test_a_claim_that_was_let_go_does_not_hold_a_cell_back(tmp_path: Path) -> None:
+    schedule, store = schedule_of({"a": [], "b": []}, tmp_path), Store(tmp_path)
+    with claimed(store.claim_path(cell_id("a")), lambda: False):
+        pass
+    assert list(drained(schedule)) == ["a", "b"]
+
+
+def test_the_claim_of_a_dead_process_does_not_hold_a_cell_back(tmp_path: Path) -> None:
+    schedule, store = schedule_of({"a": [], "b": []}, tmp_path), Store(tmp_path)
+    path = store.claim_path(cell_id("a"))
+    code = (
+        "import os, pathlib, sys; from suite.claim import claimed\n"
+        "with claimed(pathlib.Path(sys.argv[1]), lambda: False): os._exit(1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 1
+    assert path.with_name(f"{path.name}-0").exists()
+    assert list(drained(schedule)) == ["a", "b"]
