@@ -1,7 +1,7 @@
 """The limit of the actual magnitude mask in the quadratic model, beside `limit`: conjugate gradients, nothing random.
 
-Tolerance: that of `limit`. It is the limit of the Hessian's positive part, estimated on the stand-in of
-suite/curvature/convexified.py; the analysis `dense_hessian` has it exactly.
+Tolerance: that of `limit`. It estimates the limit of the Hessian's positive part on the stand-in of
+suite/curvature/convexified.py, which says how far off that was; the analysis `dense_hessian` has it exactly.
 """
 
 import math
@@ -89,7 +89,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     operator = network.convexified(
         config.dtype,
         progress=lambda done, total: context.progress(
-            0.1 * done / total, f"Lanczos step {done} of {total} on the errors' curvature"
+            0.1 * done / total, f"preparing the masks' matrix: step {done} of {total}"
         ),
     )
     limits = masked_limits(
@@ -103,7 +103,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     )
     metrics = prediction_metrics([_prediction(*each) for each in limits.items()], "conjugate_gradients")
     metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
-    cut = sum(solve.status != "converged" for limit in limits.values() for solve in limit.solves)
+    cut = sum(solve.status not in ("converged", "feasible") for limit in limits.values() for solve in limit.solves)
     metrics["num_solves"] = Metric(sum(len(limit.solves) for limit in limits.values()), "solves")
     metrics["num_solves_cut_short"] = Metric(cut, "solves")
     return Record(metrics=metrics, cost={"matvecs": float(operator.num_matvecs)})

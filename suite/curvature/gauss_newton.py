@@ -1,4 +1,4 @@
-"""The Gauss-Newton matrix of a network's mean loss: the Hessian's positive semidefinite part."""
+"""The Gauss-Newton matrix of a network's mean loss: the Hessian without the curvature of the network itself."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

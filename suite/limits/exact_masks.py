@@ -28,7 +28,7 @@ def exact_masked_limit(
     Raises:
         ValueError: the tolerance is not positive.
 
-    Cost: about 10 solves of 2 dim k^2 operations for k kept weights, and 8 dim k bytes.
+    Cost: about 10 solves of 2 dim k^2 operations for k kept weights, 16 (dim k + k^2) bytes.
     """
     check_loss_tolerance(loss_tolerance_nats)
     damping, positive = damping_of_kept_weights(order, loss_tolerance_nats), eigenvalues.clamp(min=0.0)
@@ -44,7 +44,7 @@ def exact_masked_limit(
         sparsity_limit=below / order.dim,
         lower=below / order.dim,
         upper=min(above, order.dim) / order.dim,
-        probe_standard_error=math.nan,
+        probe_standard_error=0.0,
         num_removed=below,
         loss_tolerance_nats=loss_tolerance_nats,
         curvature="positive",
@@ -62,6 +62,7 @@ def _least_loss(
     rows = eigenvectors[kept]
     coupling = rows @ (eigenvalues * components)
     block = (rows * eigenvalues) @ rows.T
-    block.diagonal().add_(damping)
+    rounding = len(kept) * torch.finfo(block.dtype).eps * float(eigenvalues[-1])  # of what is zero to the factorisation
+    block.diagonal().add_(max(damping, rounding))
     solution = torch.cholesky_solve(coupling.unsqueeze(1), torch.linalg.cholesky(block)).squeeze(1)
     return 0.5 * (own - float(coupling @ solution))

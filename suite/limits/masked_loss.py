@@ -13,7 +13,7 @@ stand-in that bends down nowhere, suite.curvature.convexified.
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from suite.curvature.operators import SymmetricOperator
 from suite.curvature.reductions import dot, norm
 from suite.limits.removal import MagnitudeOrder
 
-Status = Literal["converged", "max_matvecs", "negative_curvature", "nonfinite"]
+Status = Literal["converged", "feasible", "max_matvecs", "negative_curvature", "nonfinite"]
 
 _LATE_STEPS = 20  # over which a loss that hardly falls is taken for the least one
 
@@ -37,8 +37,9 @@ class MaskedQuadratic:
             smallest residual; computed there by a product of its own, so it is the model's whatever the status. nan
             when a product was not finite.
         num_matvecs: products paid for.
-        status: "converged": the residual, or the loss's own estimated error, is as small as asked for. "max_matvecs":
-            ended before; the least loss is lower. "negative_curvature": ended before, because a direction bends down:
+        status: "converged": the residual, or the loss's own estimated error, is as small as asked for. "feasible":
+            ended before, because the loss is as low as was asked for; the least loss is lower. "max_matvecs": ended
+            before; the least loss is lower. "negative_curvature": ended before, because a direction bends down:
             by rounding, or there is no least loss.
             "nonfinite": a product held NaN or infinity.
         residual: length of the gradient over the kept weights, as a fraction of its length before they moved.
@@ -62,6 +63,7 @@ def masked_quadratic_loss(
     damping: float = 0.0,
     max_residual: float = 1e-3,
     max_loss_error: float = 0.0,
+    feasible_loss_nats: float = -math.inf,
     max_matvecs: int = 200,
     start: Tensor | None = None,
 ) -> MaskedQuadratic:
@@ -77,6 +79,7 @@ def masked_quadratic_loss(
         max_residual: ends when the residual is no larger; see MaskedQuadratic.
         max_loss_error: ends when the loss has fallen by no more than this fraction of itself in the last twenty steps,
             which estimates from below how far it still is from the least one; 0: by the residual alone.
+        feasible_loss_nats: ends when the loss is no higher: that of any step is an upper bound of the least one.
         max_matvecs: at least 3: up to two products open a solve, and one closes it.
         start: displacement of a neighbouring mask whose solve converged, shape (dim,); its best multiple is used.
 
@@ -93,7 +96,17 @@ def masked_quadratic_loss(
     if order.radius(num_removed) == 0.0:
         return MaskedQuadratic(num_removed, 0.0, 0, "converged", 0.0, problem.removal)
     step = torch.zeros_like(problem.removal) if start is None else start.to(problem.removal) * problem.kept
-    return problem.result(*_conjugate_gradients(problem, step, max_residual, max_loss_error, max_matvecs))
+    ends = _Ends(max_residual, max_loss_error, feasible_loss_nats, max_matvecs)
+    return problem.result(*_conjugate_gradients(problem, step, ends))
+
+
+class _Ends(NamedTuple):
+    """When a solve ends; see masked_quadratic_loss."""
+
+    max_residual: float
+    max_loss_error: float
+    feasible_loss_nats: float
+    max_matvecs: int
 
 
 class _MaskedProblem:
@@ -129,18 +142,18 @@ class _MaskedProblem:
         return MaskedQuadratic(self.num_removed, loss, self.num_matvecs, status, residual, displacement)
 
 
-def _conjugate_gradients(
-    problem: _MaskedProblem, step: Tensor, max_residual: float, max_loss_error: float, max_matvecs: int
-) -> tuple[Tensor, Status]:
+def _conjugate_gradients(problem: _MaskedProblem, step: Tensor, ends: _Ends) -> tuple[Tensor, Status]:
     """Return the last step, or after negative curvature that of smallest residual, and why no better was looked for."""
     step, residual, loss = _opened(problem, step)
     direction, squared_norm = residual, dot(residual, residual)
     best, smallest = step, squared_norm
     falls: deque[float] = deque(maxlen=_LATE_STEPS)
-    while not math.sqrt(squared_norm) <= max_residual * problem.right_side_norm:
-        if len(falls) == _LATE_STEPS and sum(falls) <= max_loss_error * loss:
+    while not math.sqrt(squared_norm) <= ends.max_residual * problem.right_side_norm:
+        if loss <= ends.feasible_loss_nats:
+            return step, "feasible"
+        if len(falls) == _LATE_STEPS and sum(falls) <= ends.max_loss_error * loss:
             break
-        if problem.num_matvecs + 1 >= max_matvecs:
+        if problem.num_matvecs + 1 >= ends.max_matvecs:
             return step, "max_matvecs"
         product = problem.kept_product(direction, *problem.products(direction))
         curvature = dot(direction, product)

@@ -13,6 +13,7 @@ from suite.limits.estimate import check_loss_tolerance
 from suite.limits.masked_loss import MaskedQuadratic, masked_quadratic_loss
 from suite.limits.removal import MagnitudeOrder
 
+_FEASIBLE = 0.99  # of the tolerance: below one, for what rounding adds to the loss on the way
 _DAMPING_FRACTION = 0.01  # of the tolerance: what a step of the kept weights as long as all weights may cost
 
 
@@ -58,8 +59,9 @@ def masked_quadratic_limit(
     """Find the largest count of removed weights whose mask costs no more than the tolerance.
 
     Brackets it from start_count in doubling strides, then interpolates the logarithm of the loss. A solve starts from
-    the mask before if that one converged. The loss does not fall with the count, but for what the damping adds: it is
-    so small that a step of the kept weights as long as all weights costs a hundredth of the tolerance.
+    the mask before if that one converged or was feasible, and ends as soon as its own mask is feasible. The loss does
+    not fall with the count, but for what the damping adds: it is so small that a step of the kept weights as long as
+    all weights costs a hundredth of the tolerance.
 
     Args:
         operator: the curvature over the prunable weights, positive semidefinite; see suite.limits.masked_loss.
@@ -84,7 +86,7 @@ def masked_quadratic_limit(
 
     def excess(count: int) -> float:
         """Return log(loss / tolerance): not positive where the mask is feasible."""
-        start = solves[-1].displacement if solves and solves[-1].status == "converged" else None
+        start = solves[-1].displacement if solves and solves[-1].status in ("converged", "feasible") else None
         solve = masked_quadratic_loss(
             operator,
             order,
@@ -92,6 +94,7 @@ def masked_quadratic_limit(
             damping=damping,
             max_residual=max_residual,
             max_loss_error=max_loss_error,
+            feasible_loss_nats=_FEASIBLE * loss_tolerance_nats,
             max_matvecs=max_matvecs_per_solve,
             start=start,
         )

@@ -21,7 +21,7 @@ class Prediction:
     """One predicted limit.
 
     Attributes:
-        limit: "gaussian_width" or "statistical_dimension".
+        limit: "gaussian_width", "statistical_dimension", or "masked_quadratic", which is computed elsewhere.
         tolerance_factor: by which the loss tolerance was multiplied: 0.5, 1 or 2.
         estimate: the limit with its parts.
     """

@@ -6,10 +6,13 @@ from typing import Any, Literal
 
 import torch
 
+from suite.curvature.dense import dense_hessian, eigendecomposition
 from suite.curvature.operators import SymmetricOperator
 from suite.errors import UserError
+from suite.limits.adaptive import Target
+from suite.limits.exact_masks import exact_masked_limit
 from suite.limits.faithful import NUM_LANCZOS_STEPS
-from suite.limits.masked_quadratic import MaskedQuadraticLimit
+from suite.limits.masked_quadratic import MaskedQuadraticLimit, damping_of_kept_weights
 from suite.limits.predict import Prediction
 from suite.limits.removal import MagnitudeOrder
 from suite.measure.masked_limits import masked_limits
@@ -19,7 +22,7 @@ from suite.networks.loaded import Network
 
 Beside = Literal["faithful", "masked"]
 NAMES: dict[Beside, str] = {"faithful": "gaussian_width_faithful", "masked": "masked_quadratic"}
-_PRODUCTS_OF_A_SEARCH = 5000  # by conjugate gradients at three tolerances; a guess, for progress alone
+MAX_EXACT_DIM = Target.max_dense_dim  # where the dense Hessian may take over elsewhere; it costs fewer products as well
 
 
 def limits_beside(
@@ -83,25 +86,54 @@ def _masked(
     loss_tolerance_nats: float,
     progress: Progress,
 ) -> dict[str, Any]:
+    """Search the limit of the actual masks: exactly where the Hessian is small enough to be had whole."""
     guesses = {
         each.tolerance_factor: each.estimate.num_removed
         for each in predictions
         if each.limit == "statistical_dimension"
     }
+    if operator.dim <= MAX_EXACT_DIM:
+        return _exactly_masked(network, guesses, loss_tolerance_nats, progress)
     dtype = "float64" if operator.dtype == torch.float64 else "float32"
     curvature = network.convexified(
-        dtype, progress=lambda done, total: progress(0.0, f"Lanczos step {done} of {total} on the errors' curvature")
+        dtype,
+        progress=lambda done, total: progress(
+            0.1 * done / total, f"preparing the masks' matrix: step {done} of {total}"
+        ),
     )
-    watched = WatchedOperator(curvature, "conjugate gradients on the kept weights", _PRODUCTS_OF_A_SEARCH, progress)
-    found = masked_limits(watched, MagnitudeOrder.of(network.weights()), loss_tolerance_nats, guesses)
+    order = MagnitudeOrder.of(network.weights())
+    found = masked_limits(curvature, order, loss_tolerance_nats, guesses, progress=part_of(progress, 0.1, 1.0))
     return {
         **_at_tolerances({factor: limit.sparsity_limit for factor, limit in found.items()}),
-        "lower": found[1.0].lower,
-        "upper": found[1.0].upper,
         "matrix": "convexified",
         "damping": found[1.0].damping,
         "num_matvecs": curvature.num_matvecs,
         **_solves(found[1.0]),
+    }
+
+
+def _exactly_masked(
+    network: Network, guesses: Mapping[float, int], loss_tolerance_nats: float, progress: Progress
+) -> dict[str, Any]:
+    operator, order = network.hessian("float64"), MagnitudeOrder.of(network.weights())
+    hessian = dense_hessian(
+        operator, progress=lambda done, total: progress(0.5 * done / total, f"column {done} of {total} of the Hessian")
+    )
+    progress(0.5, "eigendecomposition")
+    parts = eigendecomposition(hessian)
+    del hessian
+    found = {}
+    for turn, (factor, guess) in enumerate(guesses.items()):
+        progress(0.8 + 0.2 * turn / len(guesses), f"masks at {factor:g} times the loss tolerance")
+        tolerance = factor * loss_tolerance_nats
+        found[factor] = exact_masked_limit(parts.eigenvalues, parts.eigenvectors, order, tolerance, guess)
+    return {
+        **_at_tolerances({factor: limit.sparsity_limit for factor, limit in found.items()}),
+        "lower": found[1.0].lower,
+        "upper": found[1.0].upper,
+        "matrix": "positive part of the dense Hessian",
+        "damping": damping_of_kept_weights(order, loss_tolerance_nats),
+        "num_matvecs": operator.num_matvecs,
     }
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from suite.curvature.allocation import hand_back_freed_memory
 from suite.curvature.arithmetic import Execution, Operands
-from suite.curvature.convexified import ConvexifiedOperator, convexified
+from suite.curvature.convexified import ConvexifiedOperator, correction
 from suite.curvature.lanczos import Progress
 from suite.curvature.memory import HAND_BACK_ABOVE_BYTES, Growths, MemoryPlan, memory_plan
 from suite.curvature.operators import GaussNewtonOperator, HessianOperator, flatten_weights
@@ -74,10 +74,10 @@ class Network:
         with _told_to_its_owner():
             return self._planned(HessianOperator, dtype, split, shard, operands, may_keep_graphs)
 
-    def gauss_newton(self, dtype: str, split: str = "train") -> GaussNewtonOperator:
+    def gauss_newton(self, dtype: str, split: str = "train", *, may_keep_graphs: bool = True) -> GaussNewtonOperator:
         """Return the Gauss-Newton matrix of the mean loss over a whole split, as `hessian` returns the Hessian."""
         with _told_to_its_owner():
-            return self._planned(GaussNewtonOperator, dtype, split, (0, 1), "full", True)
+            return self._planned(GaussNewtonOperator, dtype, split, (0, 1), "full", may_keep_graphs)
 
     def convexified(self, dtype: str, split: str = "train", progress: Progress | None = None) -> ConvexifiedOperator:
         """Return the positive semidefinite stand-in for `hessian`, see suite.curvature.convexified.
@@ -85,9 +85,10 @@ class Network:
         Raises:
             ValueError: a product was not finite.
         """
-        gauss_newton = self.gauss_newton(dtype, split)
-        hessian = self.hessian(dtype, split, may_keep_graphs=False)  # the other's are kept, and for far longer
-        return convexified(hessian, gauss_newton, hessian.weights(), progress=progress)
+        plain = self.gauss_newton(dtype, split, may_keep_graphs=False)  # two operators may not keep graphs at a time
+        hessian = self.hessian(dtype, split, may_keep_graphs=False)
+        found = correction(hessian, plain, hessian.weights(), progress=progress)
+        return ConvexifiedOperator(self.gauss_newton(dtype, split), found)
 
     def _planned(
         self,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from suite.curvature.convexified import ConvexifiedOperator, convexified
+from suite.curvature.convexified import ConvexifiedOperator, Correction, convexified, correction
 from suite.curvature.operators import DiagonalOperator, GaussNewtonOperator, HessianOperator, MatrixOperator
 
 
@@ -112,8 +112,8 @@ def test_no_more_steps_are_taken_than_there_are_weights_and_each_is_told():
     told: list[tuple[int, int]] = []
     hessian = DiagonalOperator(torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64))
     zero = DiagonalOperator(torch.zeros(3, dtype=torch.float64))
-    found = convexified(hessian, zero, torch.ones(3), progress=lambda *each: told.append(each))
-    np.testing.assert_allclose(_matrix(found).numpy(), np.diag([3.0, 0.0, 0.5]), atol=1e-12)
+    found = correction(hessian, zero, torch.ones(3), progress=lambda *each: told.append(each))
+    np.testing.assert_allclose(_matrix(ConvexifiedOperator(zero, found)).numpy(), np.diag([3.0, 0.0, 0.5]), atol=1e-12)
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -125,7 +125,9 @@ def test_a_product_that_is_not_finite_is_refused():
 
 
 def test_shapes_are_checked_and_products_counted():
-    operator = ConvexifiedOperator(DiagonalOperator(torch.ones(3)), torch.zeros((1, 3)), torch.zeros((1, 1)))
+    operator = ConvexifiedOperator(
+        DiagonalOperator(torch.ones(3)), Correction(torch.zeros((1, 3)), torch.zeros((1, 1)))
+    )
     with pytest.raises(ValueError, match=r"Expected: \(3, k\)"):
         operator.matmat(torch.ones((4, 2)))
     operator.matmat(torch.ones((3, 2)))

@@ -10,9 +10,12 @@ from torch import nn
 
 from suite.curvature.arithmetic import Execution
 from suite.curvature.basis import Placement
+from suite.curvature.convexified import convexified
 from suite.curvature.lanczos import LanczosRun, Tridiagonal
 from suite.curvature.operators import GaussNewtonOperator, HessianOperator, MatrixOperator
 from suite.curvature.quadrature import gauss_quadrature
+from suite.limits.exact_masks import exact_masked_limit
+from suite.limits.removal import MagnitudeOrder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -119,3 +122,27 @@ def test_kept_graphs_give_the_same_products_on_the_device():
     probe = _probe(plain.dim).to(CUDA, torch.float64)
     for _ in range(2):  # kernels may sum in another order from call to call, so not the same bits
         torch.testing.assert_close(kept.matvec(probe), plain.matvec(probe), rtol=1e-9, atol=1e-13)
+
+
+def test_the_convexified_hessian_on_the_device_is_that_of_the_cpu():
+    found = []
+    for device in (CPU, CUDA):
+        model, names, batches = _convolutional()
+        model, batches = model.to(device), _on(device, batches)
+        hessian, gauss_newton = (
+            kind(model, names, batches, torch.float64) for kind in (HessianOperator, GaussNewtonOperator)
+        )
+        operator = convexified(hessian, gauss_newton, hessian.weights(), 6)
+        found.append(operator.matvec(_probe(operator.dim).to(device, torch.float64)).cpu())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-9 * float(found[0].abs().max()))
+
+
+def test_exact_masks_on_the_device_are_those_of_the_cpu():
+    draw = torch.Generator().manual_seed(0)
+    vectors = torch.linalg.qr(torch.randn((80, 80), generator=draw, dtype=torch.float64))[0]
+    values = torch.linspace(-0.1, 2.0, 80, dtype=torch.float64)
+    order = MagnitudeOrder.of(torch.randn(80, generator=draw).numpy())
+    counts = [
+        exact_masked_limit(values.to(each), vectors.to(each), order, 0.05, 40).num_removed for each in (CPU, CUDA)
+    ]
+    assert counts[0] == counts[1] > 0

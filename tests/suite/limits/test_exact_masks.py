@@ -64,3 +64,10 @@ def test_a_flat_loss_and_weights_of_zero_can_lose_everything(quadratic_model):
 def test_a_tolerance_that_is_not_positive_is_refused(quadratic_model):
     with pytest.raises(ValueError, match="loss_tolerance_nats=0"):
         _limit(quadratic_model(0), 0.0)
+
+
+@pytest.mark.parametrize("tolerance", [1e-8, 1e-12, 1e-15])
+def test_a_tolerance_far_below_rounding_still_has_an_answer(quadratic_model, tolerance):
+    model = quadratic_model(1, dim=120, num_zero=60).scaled(hessian=100.0)
+    model.eigenvalues[60::3] *= -1.0
+    assert 0 <= _limit(model, tolerance).num_removed <= 120
