@@ -158,9 +158,16 @@ def _planned(study: str, override: list[str], out: Path | None) -> "tuple[Plan, 
 
 
 def _make_folder(plan: "Plan", folder: Path) -> None:
-    """Make a study's folder with the frozen plan."""
+    """Make a study's folder with the frozen plan.
+
+    Raises:
+        UserError: jobs of another plan are in the queue for it.
+    """
+    from launchers._other_plan import refuse_other_plan
+    from launchers._slurm_cluster import SlurmCluster
     from suite.store import Store
 
+    refuse_other_plan(plan, folder, SlurmCluster())
     Store(folder).prepare()
     plan.freeze(folder)
 

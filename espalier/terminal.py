@@ -226,7 +226,9 @@ def write_json(path: Path | None, values: dict[str, Any]) -> None:
 
 
 def interrupt_on_signals() -> None:
-    """Treat SIGTERM as Ctrl-C, so that everything that was started is ended; no such signal is lost.
+    """Treat SIGTERM and SIGHUP (a lost terminal) as Ctrl-C, so that all that was started is ended; none is lost.
+
+    A SIGHUP that is ignored, as nohup has it, stays so.
 
     Python drops an exception that is raised while a callback of a weak reference runs, and h5py has many of those. So
     the signal is repeated until its exception is on its way.
@@ -244,7 +246,8 @@ def interrupt_on_signals() -> None:
             sys.__unraisablehook__(unraisable)
 
     sys.unraisablehook = tell_of_others
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+    hears = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, *([signal.SIGHUP] if hears else [])):
         signal.signal(each, interrupt)
 
 

@@ -212,8 +212,16 @@ class SlurmCluster:
             SlurmFailed: there is no accounting, or it does not answer.
         """
         columns = "JobID,State,ExitCode,NodeList"
-        arguments = ("--noheader", "--parsable2", "--allocations", f"--format={columns}", f"--starttime={since}")
-        return dict(_states(call("sacct", *arguments, f"--name={','.join(names)}")))
+        # All users: a colleague may have queued some of them; names are random enough.
+        words = (
+            "--noheader",
+            "--parsable2",
+            "--allocations",
+            "--allusers",
+            f"--format={columns}",
+            f"--starttime={since}",
+        )
+        return dict(_states(call("sacct", *words, f"--name={','.join(names)}")))
 
 
 def require_slurm() -> None:

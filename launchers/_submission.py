@@ -43,8 +43,8 @@ class Submission:
     Attributes:
         name: of its jobs; random enough that no other submission has it. Job ids alone begin again at 1 when a
             controller is set up anew.
-        state: "queuing" until all arrays are in the queue, then "queued"; "withdrawn" when it did not come to that,
-            "cancelled" when somebody took its jobs back.
+        state: "queuing" until all arrays are in the queue, "releasing" until they may run, then "queued"; "withdrawn"
+            when it did not come to that, "cancelled" when somebody took its jobs back.
         profile: the profile as it was read.
         host: where it was submitted.
         time_utc: when, in ISO 8601.
@@ -91,7 +91,10 @@ class SubmissionFolder:
             OSError: the folder takes no more files; nothing is left.
         """
         try:
-            (self.path / "events").mkdir(parents=True)
+            # Others may have to tell events, but who could rename the folder of pickles could run code as the user.
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o755)
+            (self.path / "events").mkdir()
             self.jobs.mkdir(mode=0o700)
             self.write(started)
         except OSError:

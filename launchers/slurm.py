@@ -4,8 +4,6 @@ What is queued goes on without this process. Committed cells are the truth; sque
 what is missing. See docs/slurm.md.
 """
 
-import getpass
-import platform
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,9 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from data.hdf5 import exclusive
 from launchers._again import Again, Retries
 from launchers._arrays import JobArray, job_arrays, needed_jobs
 from launchers._claims import release_claims
+from launchers._completion import completed, submitter
 from launchers._events import Report
 from launchers._partition_fit import check_partitions
 from launchers._profile import Profile
@@ -32,7 +32,6 @@ from launchers._submission import (
     ancestors_of,
     elements_of,
     main_job,
-    submissions,
 )
 from launchers._watch import Watch
 from suite.attempt import Outcome
@@ -43,6 +42,7 @@ from suite.store import Store
 NAME = "slurm"
 DESCRIPTION = "job arrays on a Slurm cluster, through submitit; needs --profile"
 NEEDS_PROFILE = True
+LOCK_S = 120.0  # for somebody else who queues cells of the same study just now
 
 
 def run(plan: Plan, folder: Path, *, workers: int, report: Report, profile: Profile) -> list[Outcome]:
@@ -90,7 +90,8 @@ def submit(
     """Queue what is missing of a plan and not queued already.
 
     All arrays are queued held, then written down, then released: no job begins before the study's folder says which
-    cells it holds, and what fails in between leaves nothing in the queue.
+    cells it holds, and what fails in between leaves nothing in the queue. What an earlier call that was killed has left
+    is completed first, see `completed`.
 
     Args:
         plan: what to run.
@@ -112,31 +113,46 @@ def submit(
     Cost: one sbatch for each array, one squeue, one sinfo, two calls of scontrol; where limits are enforced, see
         check_room.
     """
+    with exclusive(folder / "cells", LOCK_S) as is_alone:  # or two would queue the same cells
+        earlier = completed(folder, cluster, may_withdraw=is_alone)
+        return _submit(plan, folder, profile, cluster, told, again or {}, earlier)
+
+
+def _submit(
+    plan: Plan,
+    folder: Path,
+    profile: Profile,
+    cluster: Cluster,
+    told: Callable[[int, int], None],
+    again: Mapping[str, Again],
+    earlier: list[Submission],
+) -> Submission | None:
     store = Store(folder)
     missing = {cell.id.key: cell for cell in plan.cells if not store.is_committed(cell.id)}
-    earlier = submissions(folder)
     waiting = _in_queue(earlier, cluster)
     todo = [cell for cell in missing.values() if cell.id.key not in waiting]
     if not todo:
         return None
-    again = again or {}
     raised = {key: each.resources for key, each in again.items()}
     arrays = job_arrays(todo, profile, cluster.array_limit(), raised)
     check_partitions(arrays, cluster)
     check_room(arrays, cluster)
     files = SubmissionFolder(folder, f"{plan.study.name}-{secrets.token_hex(4)}")
-    _forget_failures(todo, store)
-    release_claims(todo, store, {each.name for each in earlier})
     started = Submission(
         files.name,
         "queuing",
         profile.model_dump(mode="json", exclude_none=True),
-        f"{getpass.getuser()}@{platform.node()}",
+        submitter(),
         datetime.now(UTC).isoformat(timespec="milliseconds"),  # two of one second have an order
         again={key: each.told() for key, each in again.items()},
     )
     files.begin(started)
-    return _Submitting(files, cluster, profile, missing, waiting).queue_all(arrays, started, told)
+
+    def before_release() -> None:
+        _forget_failures(todo, store)
+        release_claims(todo, store, {each.name for each in earlier})
+
+    return _Submitting(files, cluster, profile, missing, waiting, before_release).queue_all(arrays, started, told)
 
 
 @dataclass
@@ -148,6 +164,7 @@ class _Submitting:
     profile: Profile
     missing: dict[str, Cell]
     job_of: dict[str, str]  # key of a cell in the queue -> its job, without the element's number
+    before_release: Callable[[], None]  # called when all is queued, and no job has begun
 
     def queue_all(self, arrays: list[JobArray], started: Submission, told: Callable[[int, int], None]) -> Submission:
         queued: list[QueuedArray] = []
@@ -159,9 +176,11 @@ class _Submitting:
                 told(number + 1, len(arrays))
             self._check_wanted()
             done = replace(started, state="queued", arrays=tuple(queued))
-            self.files.write(done)
+            self.files.write(replace(done, state="releasing"))
+            self.before_release()
             releasing = True
             self.cluster.release(_mains(queued))
+            self.files.write(done)
         except BaseException as error:
             is_clean = self._withdraw(_mains(queued), started)
             if is_clean and not releasing and isinstance(error, Refused | SlurmFailed | OSError):

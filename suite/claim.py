@@ -142,17 +142,18 @@ def live_owner(path: Path) -> Owner | None:
 
 
 def is_perhaps_claimed(path: Path) -> bool:
-    """Return whether somebody may compute a cell: by one look at one file, where `live_owner` lists the folder.
-
-    False of a claim that followed a stale one whose owner has come back meanwhile: too rare to list a folder for.
-    """
+    """Return whether somebody may compute a cell, by one look at one file; `live_owner` reads it as well."""
     return _numbered(path, 0).exists()
 
 
 def live_owners(folder: Path) -> dict[str, Owner]:
-    """Return name of a cell -> who computes it now, by one listing of the folder."""
-    names = {path.name.partition(".claim-")[0] for path in folder.glob("*.claim-*")}
-    found = {name: live_owner(folder / f"{name}.claim") for name in names}
+    """Return name of a cell -> who computes it now, by one listing of the folder and one small file for each claim."""
+    newest: dict[str, Path] = {}
+    for path in folder.glob("*.claim-*"):
+        name = path.name.partition(".claim-")[0]
+        newest[name] = max(newest.get(name, path), path, key=_number)
+    here, now_s = _this_process(), time.time()
+    found = {name: _live(path, here, now_s) for name, path in newest.items()}
     return {name: owner for name, owner in found.items() if owner is not None}
 
 
@@ -170,10 +171,9 @@ def release_for(owner: Owner, path: Path) -> None:
 
 def _release(path: Path, own: Path) -> None:
     """Remove a claim, and stale ones of earlier owners; one of a later owner, who took this for stale, stays."""
-    for each in path.parent.glob(f"{path.name}-*"):
-        if _number(each) <= _number(own):
-            with suppress(OSError):  # what stays will be stale, or goes with `Store.prepare`
-                each.unlink()
+    for number in range(_number(own), -1, -1):
+        with suppress(OSError):  # what stays will be stale, or goes with `Store.prepare`
+            _numbered(path, number).unlink()
 
 
 def _take(path: Path, here: Owner) -> tuple[Owner | None, Path | None]:
@@ -198,7 +198,14 @@ def _take(path: Path, here: Owner) -> tuple[Owner | None, Path | None]:
 
 
 def _newest(path: Path) -> Path | None:
-    return max(path.parent.glob(f"{path.name}-*"), key=_number, default=None)
+    """Return the claim with the highest number, by one look at each: the folder may hold tens of thousands of files.
+
+    One that followed a claim whose owner came back from the dead, and removed his own, is not found: two may compute.
+    """
+    number = 0
+    while _numbered(path, number).exists():
+        number += 1
+    return _numbered(path, number - 1) if number else None
 
 
 def _numbered(path: Path, number: int) -> Path:

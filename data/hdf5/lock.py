@@ -20,14 +20,16 @@ def exclusive(path: Path, patience_s: float) -> Iterator[bool]:
     suspended holds its own for hours. So this keeps from waste, and nothing may be lost where it keeps nobody out.
 
     Args:
-        path: the lock's file, made where there is none; it stays, for removing it would make two locks of one.
+        path: the lock's file, made where there is none; it stays, for removing it would make two locks of one. Or a
+            folder that is there.
         patience_s: how long to wait for whoever holds it.
 
     Yields:
         Whether it is held.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
     except OSError:
         yield False  # what is to be written will tell better why nothing can be
         return

@@ -1,7 +1,8 @@
 """The one training loop: SGD with momentum, L1 or L2, masks kept exactly, order a function of (seed, epoch)."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -88,7 +89,8 @@ def train(
         model: its parameters with requires_grad are trained.
         splits: "train", and for the curves "validation" and "test" where they are there; on the model's device.
         recipe: optimiser, schedule, epochs.
-        seed: the data order of epoch e is a permutation drawn from generator(seed, "order", e).
+        seed: the data order of epoch e is a permutation drawn from generator(seed, "order", e); what layers draw on the
+            way, such as dropout, from a generator of the seed as well.
         masks: pruned weights are held at exactly zero: gradients are masked before, weights after each step.
         start_step: where the schedule and the order begin; momentum always begins at zero.
         stop_step: where to stop, by default the end of the schedule.
@@ -115,33 +117,42 @@ def train(
     device = examples.targets.device
     stepper = _Stepper(model, recipe, masks, hooks)
     run = _Run(model, stepper.optimiser, hooks, torch.zeros((), device=device))
-    begin = run.restored(stage, start_step)
-    if begin > start_step and progress:
-        progress((begin - start_step) / (stop - start_step), f"goes on at step {begin}")
-    order = torch.empty(0, dtype=torch.long)
-    model.train()
-    for step in range(begin, stop):
-        epoch, position = divmod(step, per_epoch)
-        if position == 0 or not len(order):
-            order = torch.randperm(num_examples, generator=generator(seed, "order", epoch)).to(device)
-        batch = examples.part(order[position * recipe.batch_size : (position + 1) * recipe.batch_size])
-        loss = stepper.step(batch.network_inputs(), batch.targets, learning_rate(recipe, step, total))
-        run.count(loss, len(batch.targets))
-        if position == per_epoch - 1 or step == stop - 1:
-            mean_loss = float(run.epoch_loss) / run.epoch_examples
-            if not math.isfinite(mean_loss):
-                run.history.status = "nonfinite"
-                break
-            if position == per_epoch - 1:
-                hooks.after_epoch(epoch + 1)
-            stepper.assert_masked()
-            _record_epoch(run.history, model, splits, epoch + 1, mean_loss, learning_rate(recipe, step, total))
-            run.end_epoch()
-            if progress:
-                progress((step + 1 - start_step) / (stop - start_step), f"epoch {epoch + 1}, loss {mean_loss:.4f}")
-        if stage:
-            stage.after(step + 1, run.state)
+    with _random_numbers_of(seed, device):
+        begin = run.restored(stage, start_step)
+        if begin > start_step and progress:
+            progress((begin - start_step) / (stop - start_step), f"goes on at step {begin}")
+        order = torch.empty(0, dtype=torch.long)
+        model.train()
+        for step in range(begin, stop):
+            epoch, position = divmod(step, per_epoch)
+            if position == 0 or not len(order):
+                order = torch.randperm(num_examples, generator=generator(seed, "order", epoch)).to(device)
+            batch = examples.part(order[position * recipe.batch_size : (position + 1) * recipe.batch_size])
+            loss = stepper.step(batch.network_inputs(), batch.targets, learning_rate(recipe, step, total))
+            run.count(loss, len(batch.targets))
+            if position == per_epoch - 1 or step == stop - 1:
+                mean_loss = float(run.epoch_loss) / run.epoch_examples
+                if not math.isfinite(mean_loss):
+                    run.history.status = "nonfinite"
+                    break
+                if position == per_epoch - 1:
+                    hooks.after_epoch(epoch + 1)
+                stepper.assert_masked()
+                _record_epoch(run.history, model, splits, epoch + 1, mean_loss, learning_rate(recipe, step, total))
+                run.end_epoch()
+                if progress:
+                    progress((step + 1 - start_step) / (stop - start_step), f"epoch {epoch + 1}, loss {mean_loss:.4f}")
+            if stage:
+                stage.after(step + 1, run.state)
     return run.history
+
+
+@contextmanager
+def _random_numbers_of(seed: int, device: torch.device) -> Iterator[None]:
+    """Let layers that draw, such as dropout, draw what depends on the seed alone; the caller's generators stay."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(generator(seed, "layers").initial_seed())
+        yield
 
 
 @dataclass

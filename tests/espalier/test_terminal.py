@@ -58,7 +58,7 @@ def test_an_interrupt_that_python_drops_comes_again() -> None:
     assert seconds < 15
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_an_interrupt_on_its_way_does_not_come_again(name: str) -> None:
     assert signal.Signals[name]
     assert output_of(SLOW_END.format(name=name))[0] == "ended\nNone\n"

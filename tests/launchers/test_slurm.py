@@ -4,6 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,26 @@ def test_one_sbatch_for_each_array_and_arrays_wait_for_their_inputs(
     assert "wckey" not in first
 
 
+def test_two_submits_at_once_queue_each_cell_once(tiny_plan: Plan, fake: FakeSlurm, study: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        queued = [pool.submit(slurm.submit, tiny_plan, study, PROFILE, SlurmCluster()) for _ in range(2)]
+    assert sorted(each.result() is None for each in queued) == [False, True]
+    keys = [key for each in submissions(study) for key, _, _ in each.holders()]
+    assert sorted(keys) == sorted(cell.id.key for cell in tiny_plan.cells)
+
+
+def test_a_refusal_leaves_the_logs_of_failures(tiny_plan: Plan, fake: FakeSlurm, study: Path) -> None:
+    log = Store(study).log_path(tiny_plan.cells[0].id)
+    log.write_text("why it failed")
+    fake.fails("sbatch", "sbatch: error: Batch job submission failed: Invalid qos specification")
+    with pytest.raises(UserError, match="Invalid qos"):
+        slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
+    assert log.read_text() == "why it failed"
+    fake.works("sbatch")
+    slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
+    assert not log.exists()
+
+
 def test_no_job_runs_before_the_folder_says_what_it_holds(
     tiny_plan: Plan, fake: FakeSlurm, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +94,8 @@ def test_no_job_runs_before_the_folder_says_what_it_holds(
     monkeypatch.setattr(SlurmCluster, "release", lambda _, ids: held.append((ids, submissions(study)[0].state)))
     slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
     assert {job["why"] for job in fake.jobs.values()} == {"JobHeldUser"}
-    assert held == [(sorted({job.partition("_")[0] for job in fake.jobs}, key=int), "queued")]
+    assert held == [(sorted({job.partition("_")[0] for job in fake.jobs}, key=int), "releasing")]
+    assert submissions(study)[0].state == "queued"
 
 
 def test_a_job_gets_no_secret_and_its_folder_is_private(

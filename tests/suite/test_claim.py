@@ -94,7 +94,7 @@ def test_the_claim_of_a_killed_process_is_taken_over_at_once(path: Path) -> None
 
 @pytest.mark.parametrize(("age_s", "ours"), [(claim.STALE_S - 60, False), (claim.STALE_S + 60, True)])
 def test_a_claim_of_another_host_counts_as_long_as_it_is_touched(age_s: float, ours: bool, path: Path) -> None:
-    write(path.with_name("prune-0.claim-3"), Owner("far", "far boot pids", 1, "7"), age_s)
+    write(path.with_name("prune-0.claim-0"), Owner("far", "far boot pids", 1, "7"), age_s)
     assert (live_owner(path) is None) == ours
     assert taken(path) == ours
 

@@ -282,3 +282,15 @@ def test_frozen_parameters_stay(recipe: Make) -> None:
     train(model, splits(), recipe(weight_decay=0.1, momentum=0.5), 0)
     assert torch.equal(model[1].weight, before["1.weight"])
     assert not torch.equal(model[3].weight, before["3.weight"])
+
+
+def test_what_layers_draw_depends_on_the_seed_and_on_nothing_that_was_drawn_before(recipe: Make) -> None:
+    trained = []
+    for seed, drawn_before in ((0, 0), (0, 5), (1, 0)):
+        with torch.random.fork_rng(devices=[]):
+            model = nn.Sequential(network(hidden=8), nn.Dropout(0.5))
+            torch.rand(drawn_before)
+            train(model, splits(24), recipe(epochs=2, batch_size=8), seed)
+        trained.append(state(model))
+    assert equal(trained[0], trained[1])
+    assert not equal(trained[0], trained[2])
