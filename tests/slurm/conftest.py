@@ -1,15 +1,13 @@
 """A real Slurm of two nodes on this machine, brought up for the tests, and what can befall it."""
 
 import functools
-import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,12 @@ import pytest
 
 from launchers import inline
 from suite.store import Store
+from tests.slurm.machine import DEVCLUSTER, configuration_of, devcluster, disk, is_up, owned, remove_disks
 from tests.slurm.studies import plan_of
 
-DEVCLUSTER = Path(__file__).parents[2] / "slurm" / "devcluster"
 PATIENCE_S = 60  # a bound for a busy machine, never a measurement
 SETTLE_S = 15  # a node that lost its power is back sooner
 NUM_NODES = 2
-
-
-def devcluster(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run slurm/devcluster to its end."""
-    return subprocess.run([DEVCLUSTER, *words], env=os.environ | variables, capture_output=True, text=True, check=False)
 
 
 class Cluster:
@@ -177,37 +170,26 @@ def devcluster_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     return devcluster
 
 
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[Path | None]:
-    """A file system of one MiB in a new folder, or None where nothing can be mounted."""
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False).returncode == 0
-    try:
-        yield folder if mounted else None
-    finally:
-        if mounted:
-            subprocess.run(["umount", folder], check=True)
-
-
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster of two nodes. What was up before is used and left up; what was not is taken down at the end."""
-    was_up = devcluster("status").returncode == 0
+    was_up = is_up()
+    remove_disks()
     folder = tmp_path_factory.mktemp("shared")
-    with pytest.MonkeyPatch.context() as patch, _small_disk(folder / "small") as small:
-        shared = {} if was_up else {"DEVCLUSTER_SHARE": f"{folder}:{sys.prefix}:{sys.base_prefix}"}
+    with ExitStack() as until_the_end, pytest.MonkeyPatch.context() as patch:
+        small = None if was_up else until_the_end.enter_context(disk("size=1m"))
+        shared = {} if was_up else {"DEVCLUSTER_SHARE": f"{folder}:{small}:{sys.prefix}:{sys.base_prefix}"}
         started = devcluster("up", str(NUM_NODES), **shared)
         assert started.returncode == 0, started.stderr
-        found = re.search("export SLURM_CONF=(.*)", started.stdout)
-        assert found is not None
-        configuration = Path(found[1])
+        configuration = configuration_of(started)
         if was_up:
-            folder, small = Path(tempfile.mkdtemp(dir=configuration.with_name("shared"))), None
+            folder = Path(tempfile.mkdtemp(dir=configuration.with_name("shared")))
+        else:
+            until_the_end.callback(devcluster, "down")
+            until_the_end.enter_context(owned(configuration))
         patch.setenv("SLURM_CONF", str(configuration))
         patch.setenv("PYTHONPATH", str(DEVCLUSTER.parents[1]))
         yield Cluster(configuration, folder, small)
-        if not was_up:
-            devcluster("down")
 
 
 @pytest.fixture(scope="session")

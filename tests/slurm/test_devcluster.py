@@ -4,11 +4,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.slurm.machine import is_up, remove_disks
 
 pytestmark = pytest.mark.slurm
 
@@ -191,19 +194,39 @@ def test_what_is_up_is_left_alone(cluster: Any, devcluster: Callable[..., subpro
     )
 
 
-def test_nothing_is_left_after_down(
-    cluster: Any, tmp_path: Path, devcluster: Callable[..., subprocess.CompletedProcess[str]]
+def test_what_a_killed_run_has_left_is_removed_without_a_trace(
+    cluster: Any, devcluster: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    state = tmp_path / "state"
-    variables = {"DEVCLUSTER_NET": "10.78.99", "DEVCLUSTER_STATE": str(state), "SLURM_CONF": ""}
+    state = Path(tempfile.gettempdir()) / "espalier-devcluster"  # the same each time: this run may be killed as well
+    variables = {"DEVCLUSTER_NET": "10.78.99", "DEVCLUSTER_STATE": str(state)}
+    devcluster("down", **variables)
+    code = f"""
+from signal import pause
+from tests.slurm.machine import configuration_of, devcluster, disk, is_up, owned
+with disk("size=1m") as folder, owned(configuration_of(devcluster("up", "1", **{variables}))):
+    print(folder, flush=True)
+    pause()
+"""
     try:
-        assert devcluster("up", "1", **variables).returncode == 0
-        assert "10.78.99" in traces()
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
+            try:
+                assert run.stdout is not None
+                folder = run.stdout.readline().strip()
+                remove_disks()
+                with pytest.raises(BlockingIOError):
+                    is_up(**variables)
+                assert "10.78.99" in traces()
+                assert folder in traces()
+            finally:
+                run.kill()
+        assert not is_up(**variables)
+        remove_disks()
     finally:
         devcluster("down", **variables)
     assert not state.exists()
-    assert "10.78.99" not in traces()
-    assert str(state) not in traces()
+    assert not Path(folder).exists()
+    for trace in ("10.78.99", str(state), folder):
+        assert trace not in traces()
 
 
 def traces() -> str:

@@ -1,16 +1,15 @@
 """What cannot be queued: one line, exit code 2, nothing in the queue."""
 
-import os
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launchers._submission import submissions
+from tests.slurm.machine import disk
 from tests.slurm.studies import SLOW, WHOLE, wait_until
 
 pytest.importorskip("submitit")
@@ -48,34 +47,29 @@ def test_what_slurm_refuses_is_one_line(
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A new file system for so many files, in which no node takes part."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+def disk_for() -> Iterator[Callable[[int], Path]]:
+    """Return a new file system for so many files, in which no node takes part, in place of the one before."""
+    with ExitStack() as last:
 
-    def mount(num_files: int) -> Path:
-        if os.path.ismount(folder):
-            subprocess.run(["umount", folder], check=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"nr_inodes={num_files}", "tmpfs", folder], check=True)
-        return folder
+        def mount(num_files: int) -> Path:
+            last.close()
+            return last.enter_context(disk(f"nr_inodes={num_files}"))
 
-    yield mount
-    if os.path.ismount(folder):
-        subprocess.run(["umount", folder], check=True)
+        yield mount
 
 
 def test_a_quota_that_ends_at_any_file_leaves_nothing_in_the_queue(
     cluster: Any,
     espalier: Callable[..., Any],
     study: Path,
-    disk: Callable[[int], Path],
+    disk_for: Callable[[int], Path],
     settings: Callable[..., list[str]],
     working_folder: Path,
 ) -> None:
     (working_folder / "site.toml").write_text(f"{BASE}cells_per_job = 2\n")
     refused = 0
     for num_files in range(4, 60):
-        folder = disk(num_files) / "study"
+        folder = disk_for(num_files) / "study"
         answer = espalier("submit", study, "--profile", "./site.toml", "--out", folder, *settings(SLOW))
         if answer.code == 0:
             break
