@@ -20,7 +20,7 @@ setup: .venv/.installed ## make .venv with every version pinned in constraints.t
 quickstart: setup ## run the first study: all methods on real digits, report in runs/quickstart/report
 	$(BIN)/espalier run quickstart --launcher ray --workers 2
 
-test: setup chromium lint types unit slow browser ## everything CI runs
+test: setup chromium lint types unit slow browser test-slurm ## everything CI runs
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .

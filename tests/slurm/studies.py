@@ -93,9 +93,9 @@ class Drive:
         watch = Watch(self.plan, self.folder, cluster, self.events.append, settle_s=5, sleep=sleep, retries=retries)
         self._outcomes = watch.wait()
 
-    def outcomes(self) -> dict[str, Outcome]:
+    def outcomes(self, patience_s: float = PATIENCE_S) -> dict[str, Outcome]:
         """Wait for the end; return the outcome of each cell by its key."""
-        self._thread.join(PATIENCE_S)
+        self._thread.join(patience_s)
         assert self._outcomes, "the driver does not come to its end"
         return {outcome.cell.key: outcome for outcome in self._outcomes}
 
