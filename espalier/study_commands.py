@@ -102,7 +102,7 @@ def run_and_report(plan: "Plan", folder: Path, run_on: "Callable[..., list[Outco
     with resumable(), Display(plan, console) as display:
         outcomes = run_on(plan, folder, workers=workers, report=display.report)
     console.print(display.summary(), highlight=False)
-    for failure in display.failures():
+    for failure in display.failures:
         complain(failure)
     _collect_and_report(folder, console)
     if any(outcome.status in ("failed", "upstream_failed") for outcome in outcomes):

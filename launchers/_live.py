@@ -10,11 +10,11 @@ from rich.live import Live
 from rich.table import Table
 
 from launchers._events import Advanced, Event, Finished, Said, Started
+from suite.attempt import Outcome
 from suite.plan import Cell, Plan
 
-SHOWN = 3  # cells that failed for one reason
-_JOB = re.compile(r"\bjob \d+(_\d+)?")
 COLUMNS = ("done", "cached", "running", "failed", "waiting")
+_JOB = re.compile(r"^its job \S+ ")  # cells that are lost by one cause had many jobs
 
 
 class Display:
@@ -26,7 +26,7 @@ class Display:
         self.cells = {cell.id.key: cell for cell in plan.cells}
         self.running: dict[str, tuple[Cell, str]] = {}
         self.ended: dict[str, str] = {}  # key -> status
-        self._failures: dict[str, list[str]] = {}  # message, but for its job's number -> a line for each cell
+        self._failed: dict[tuple[str, str], list[Outcome]] = {}  # by status and cause
         self.start_s = time.monotonic()
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=True)
 
@@ -61,13 +61,17 @@ class Display:
         parts += [f"{lost} failed"] if lost else []
         return f"{len(self.cells)} cells: {', '.join(parts) or 'none'} in {_duration(time.monotonic() - self.start_s)}"
 
+    @property
     def failures(self) -> list[str]:
-        """Return one line for each cell that failed, and one for all that failed as the first three of them did."""
-        lines: list[str] = []
-        for alike in self._failures.values():
-            more = len(alike) - SHOWN
-            lines += alike if more <= 0 else [*alike[:SHOWN], f"and {more} more cells for the same reason"]
-        return lines
+        """Return one line for each cause, however many cells failed by it, and one for all that need a failed cell."""
+        return [self._failure(*outcomes) for outcomes in self._failed.values()]
+
+    def _failure(self, first: Outcome, *others: Outcome) -> str:
+        cell = self.cells[first.cell.key]
+        more = f" and {len(others)} more" if others else ""
+        differ = first.status == "upstream_failed" and any(each.message != first.message for each in others)
+        message = "need what failed" if differ else first.message
+        return f"{cell.id.name} ({cell.title}){more}: {message}"
 
     def _finish(self, event: Finished) -> None:
         outcome = event.outcome
@@ -75,8 +79,8 @@ class Display:
         self.running.pop(outcome.cell.key, None)
         self.ended[outcome.cell.key] = outcome.status
         if outcome.status in ("failed", "upstream_failed"):
-            alike = self._failures.setdefault(_JOB.sub("job", outcome.message), [])
-            alike.append(f"{cell.id.name} ({cell.title}): {outcome.message}")
+            cause = _JOB.sub("", outcome.message) if outcome.status == "failed" else ""
+            self._failed.setdefault((outcome.status, cause), []).append(outcome)
         if not self.console.is_terminal and outcome.status != "cached":
             tries = f", try {outcome.attempts}" if outcome.attempts > 1 else ""
             text = f" {outcome.message}" if outcome.message else ""

@@ -38,25 +38,23 @@ def test_a_failure_stands_in_its_line_and_among_the_failures(tiny_plan: Plan) ->
     lines = stream.getvalue().splitlines()
     assert lines[0] == f"[1/{len(tiny_plan.cells)}] failed 0.0 s, try 3 {first.title} no [red]luck"
     assert len(lines) == 2  # nothing is said about what was there already
-    assert display.failures() == [
+    assert display.failures == [
         f"{first.id.name} ({first.title}): no [red]luck",
         f"{second.id.name} ({second.title}): needs it",
     ]
 
 
-def test_many_failures_for_one_reason_are_few_lines(tiny_plan: Plan) -> None:
-    display, cells = Display(tiny_plan, console_on(io.StringIO())), tiny_plan.cells[:5]
-    for index, cell in enumerate(cells):
-        message = f"its job 12_{index} could not begin: n1 does not see the study's folder"
-        display.report(Finished(Outcome(cell.id, "failed", message)))
-    display.report(Finished(Outcome(cells[0].id, "failed", "no luck")))
-    lines = display.failures()
-    assert len(lines) == 3 + 1 + 1
-    assert (
-        lines[0]
-        == f"{cells[0].id.name} ({cells[0].title}): its job 12_0 could not begin: n1 does not see the study's folder"
-    )
-    assert lines[3:] == ["and 2 more cells for the same reason", f"{cells[0].id.name} ({cells[0].title}): no luck"]
+def test_one_cause_is_one_line_however_many_cells_it_costs(tiny_plan: Plan) -> None:
+    display = Display(tiny_plan, console_on(io.StringIO()))
+    one, two, three, four, five = tiny_plan.cells
+    for number, cell in enumerate((one, two)):
+        display.report(Finished(Outcome(cell.id, "failed", f"its job 7_{number} could not begin")))
+    for cell in (three, four):
+        display.report(Finished(Outcome(cell.id, "upstream_failed", f"needs {one.id.name}", attempts=0)))
+    begun = f"{one.id.name} ({one.title}) and 1 more: its job 7_0 could not begin"
+    assert display.failures == [begun, f"{three.id.name} ({three.title}) and 1 more: needs {one.id.name}"]
+    display.report(Finished(Outcome(five.id, "upstream_failed", f"needs {two.id.name}", attempts=0)))
+    assert display.failures == [begun, f"{three.id.name} ({three.title}) and 2 more: need what failed"]
 
 
 def test_the_summary_counts_what_was_done_found_and_lost(tiny_plan: Plan) -> None:

@@ -128,12 +128,3 @@ def test_an_element_that_reaches_its_time_limit_gets_more_time(
     assert told == {"cause": "TIMEOUT", "number": 1, "raised": {"time_min": [1, 20]}}
     assert any("its job reached its time limit, time_min 20 instead of 1" in line for line in drive.said())
     assert science(out).items() <= reference(SLOW).items()
-
-
-def test_a_folder_that_no_node_sees_is_told_by_its_name(cluster: Any, study: Path, tmp_path: Path) -> None:
-    plan = plan_of(study, ONE_SEED)
-    outcomes = Drive(plan, tmp_path / "study").outcomes()
-    lost = [outcome.message for outcome in outcomes.values() if outcome.status == "failed"]
-    assert len(lost) == 2
-    words = "does not see the study's folder; give --out DIR that all nodes see"
-    assert all("could not begin: n" in message and words in message for message in lost)

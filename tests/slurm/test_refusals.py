@@ -10,7 +10,7 @@ import pytest
 
 from launchers._submission import submissions
 from tests.slurm.machine import disk
-from tests.slurm.studies import SLOW, WHOLE, wait_until
+from tests.slurm.studies import ONE_SEED, SLOW, WHOLE, wait_until
 
 pytest.importorskip("submitit")
 pytestmark = pytest.mark.slurm
@@ -44,6 +44,28 @@ def test_what_slurm_refuses_is_one_line(
         assert REFUSED[line] in said
     assert cluster.queue() == []
     assert not out.exists()
+
+
+def test_a_folder_that_no_node_sees_is_told_once(
+    cluster: Any,
+    espalier: Callable[..., Any],
+    study: Path,
+    tmp_path: Path,
+    settings: Callable[..., list[str]],
+    working_folder: Path,
+) -> None:
+    (working_folder / "site.toml").write_text(f"{BASE}cells_per_job = 2\n")
+    out = tmp_path / "study"
+    words = ("--launcher", "slurm", "--profile", "./site.toml", "--out", out, *settings(ONE_SEED))
+    answer = espalier("run", study, *words)
+    assert answer.code == 1
+    first, others, last = answer.err.splitlines()
+    assert " and 1 more: its job " in first
+    assert " could not begin: n" in first
+    assert first.endswith(" does not see the study's folder; give --out DIR that all nodes see")
+    assert others.endswith(" and 2 more: need what failed")
+    assert "some cells failed" in last
+    assert cluster.queue() == []
 
 
 @pytest.fixture
