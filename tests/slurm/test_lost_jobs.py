@@ -86,6 +86,9 @@ def test_a_preempted_element_comes_back(
     assert cluster.wait_for(urgent, "COMPLETED") == ["COMPLETED"]
     assert {outcome.status for outcome in outcomes.values()} == {"done"}
     assert outcomes[slow.id.key].attempts == 2
+    told = drive.told(slow)  # Slurm warns it, so that nothing is lost
+    assert [event["event"] for event in told] == ["started", "left", "started", "ended"]
+    assert told[1]["message"].startswith("saved training at step ")
     assert (len(before), before.items() <= stamps(out).items()) == (1, True)
     assert science(out).items() <= reference(SLOW).items()
 
