@@ -15,6 +15,7 @@ from typing import Any
 from launchers._profile import Profile, Resources
 from launchers._slurm_facts import Partition
 from launchers._submission import QueuedArray, Submission, SubmissionFolder
+from launchers._told import Place
 from suite.plan import Cell
 
 RAISES = {"OUT_OF_MEMORY": "memory_gib", "TIMEOUT": "time_min"}
@@ -28,8 +29,6 @@ WORDS = {
 }
 INPUT = "INPUT"  # the cell's job found that an input of it was lost, which is queued again
 SHOWN = 3  # cells in one line
-
-Place = tuple[Submission, QueuedArray, int]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Nothing is written, so anybody who can read the folder may ask, from any machine
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from launchers._claims import is_of
 from launchers._loss import loss
 from launchers._slurm_call import SlurmFailed
 from launchers._slurm_cluster import Cluster, JobState
-from launchers._submission import QueuedArray, Submission, SubmissionFolder, day_before, elements_of, submissions
+from launchers._submission import Submission, day_before, elements_of, submissions
+from launchers._told import Place, Told
 from suite.claim import Owner
 from suite.plan import Cell, Plan
 from suite.progress import Standing, standings
@@ -62,7 +63,7 @@ def overview(plan: Plan, folder: Path, cluster: Cluster) -> Overview:
     except SlurmFailed as error:
         notes.append(f"Slurm does not answer ({error}); this is what the folder knows")
     # The folder after the queue: a job that has just left it had committed what it will ever commit.
-    judge = _Judge(folder, elements_of(submitted), queue, {each.name for each in submitted})
+    judge = _Judge(Told(folder), elements_of(submitted), queue, {each.name for each in submitted})
     waves = wave_of_each(plan.cells)
     pairs = zip(plan.cells, standings(plan, Store(folder), judge.is_over), strict=True)
     found = [replace(judge.judged(cell, standing), wave=waves[cell.id.key]) for cell, standing in pairs]
@@ -76,11 +77,10 @@ def overview(plan: Plan, folder: Path, cluster: Cluster) -> Overview:
 class _Judge:
     """Says how each cell stands, from the job that holds it and what that job told."""
 
-    folder: Path
-    places: Mapping[str, tuple[Submission, QueuedArray, int]]
+    told: Told
+    places: Mapping[str, Place]
     queue: Mapping[str, JobState] | None
     names: Collection[str]  # of all submissions
-    _read: dict[tuple[str, int, int], list[dict[str, Any]]] = field(default_factory=dict)
 
     def judged(self, cell: Cell, standing: Standing) -> Standing:
         """Return the standing, with what is known of the cell's job."""
@@ -93,7 +93,7 @@ class _Judge:
         if state and state.state == "PENDING":
             waits = state.reason == "Dependency"
             return replace(standing, state="waiting" if waits else "queued", message=state.reason, job=job)
-        events = self.events(key)
+        events = self.told.of_cell(self.places, key)
         told = _with_told(replace(standing, job=job), events)
         last = events[-1] if events else {}
         if told.state in ("running", "failed"):
@@ -125,14 +125,6 @@ class _Judge:
             return standing
         return replace(standing, message="; ".join(filter(None, (standing.message, in_words(told)))))
 
-    def events(self, key: str) -> list[dict[str, Any]]:
-        """Return what the job of a cell told of it, the latest last."""
-        submission, array, index = self.places[key]
-        place = (submission.name, array.number, index)
-        if place not in self._read:
-            self._read[place] = SubmissionFolder(self.folder, submission.name).told(array.number, index)
-        return [each for each in self._read[place] if each.get("cell") == key]
-
     def _running(self, told: Standing, state: JobState, last: Mapping[str, Any]) -> Standing:
         """Return a cell whose job is alive: at work on it, or on another one before it."""
         node = told.node or state.node
@@ -161,7 +153,7 @@ def _explained(
     for cell, standing in zip(plan.cells, found, strict=True):
         if standing.state == "lost":
             submission, array, _ = judge.places[cell.id.key]
-            why = loss(judge.folder, submission, array, standing.job, history.get(standing.job))
+            why = loss(judge.told.folder, submission, array, standing.job, history.get(standing.job))
             standing = replace(standing, message=why.message)
         explained.append(standing)
     return explained

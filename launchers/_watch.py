@@ -10,13 +10,14 @@ from typing import Any
 from data.hdf5 import FileRefused
 from launchers._again import INPUT, Again, Retries, announced, number_of, tell_again, that_can_begin
 from launchers._events import Finished, Report, Said, Started
+from launchers._inquiry import Inquiry
 from launchers._loss import Loss, loss
 from launchers._profile import Resources
 from launchers._refusals import Silent
 from launchers._schedule import Schedule
-from launchers._slurm_call import AccountingOff, SlurmFailed
 from launchers._slurm_cluster import Cluster, JobState
-from launchers._submission import SubmissionFolder, day_before, elements_of, submissions
+from launchers._submission import elements_of, submissions
+from launchers._told import Told
 from suite.attempt import Outcome
 from suite.errors import UserError
 from suite.plan import Plan
@@ -44,13 +45,12 @@ class Watch:
     _gone_s: dict[str, float] = field(default_factory=dict)  # key -> when its job was first seen to be gone
     _unknown_s: dict[str, float] = field(default_factory=dict)  # key -> when accounting first did not know why
     _complete: set[str] = field(default_factory=set)  # cells that were queued again when all inputs were there
-    _ended: dict[str, JobState] = field(default_factory=dict)  # jobs that squeue still knew after their end
-    _read: dict[tuple[str, int, int], list[dict[str, Any]]] = field(default_factory=dict)  # files read in this look
-    _silent: dict[str, str] = field(default_factory=dict)  # who does not answer -> what was said
 
     def __post_init__(self) -> None:
         self.store = Store(self.folder)
         self.schedule = Schedule(self.plan, self.store)
+        self.inquiry = Inquiry(self.cluster, self.report)
+        self.told = Told(self.folder)
         self._reread()
 
     def wait(self) -> list[Outcome]:
@@ -68,8 +68,8 @@ class Watch:
     def look(self) -> bool:
         """Look once, by one squeue; return whether anything was new."""
         before = len(self.schedule.outcomes) + len(self._started)
-        self._read.clear()
-        standing = self._ask()
+        self.told.forget()
+        standing = self.inquiry.standing(self.submitted)
         self._take_committed()
         if standing is not None:
             self._explain([key for key in self._open() if self._take_told(key, standing)], standing)
@@ -79,26 +79,6 @@ class Watch:
         """Read which job holds which cell: somebody else may have queued some of them again."""
         self.submitted = submissions(self.folder)
         self.places = elements_of(self.submitted)
-
-    def _ask(self) -> dict[str, JobState] | None:
-        """Return the jobs in the queue, or None while Slurm does not answer; what runs is not concerned."""
-        try:
-            standing = self.cluster.standing([each.name for each in self.submitted]) if self.submitted else {}
-        except SlurmFailed as error:
-            self._say_once("Slurm", f"Slurm does not answer ({error}); waiting, the jobs go on")
-            return None
-        self._answers("Slurm")
-        self._ended |= {job: state for job, state in standing.items() if state.ended}
-        return standing
-
-    def _say_once(self, who: str, line: str) -> None:
-        if who not in self._silent:
-            self._silent[who] = line
-            self.report(Said(line))
-
-    def _answers(self, who: str) -> None:
-        if self._silent.pop(who, ""):
-            self.report(Said(f"{who} answers again"))
 
     def _open(self) -> list[str]:
         return [key for key in self.schedule.cells if key not in self.schedule.outcomes]
@@ -157,7 +137,7 @@ class Watch:
         lost = self._still_lost(lost)
         if not lost:
             return
-        history = self._history()
+        history = self.inquiry.history(self.submitted)
         if history is None:
             return
         again: dict[str, Again] = {}
@@ -185,22 +165,6 @@ class Watch:
         self._reread()
         return [key for key in lost if key not in self.places or self.places[key][0].name == before.get(key)]
 
-    def _history(self) -> dict[str, JobState] | None:
-        """Return how jobs ended, or None while accounting does not answer: it is waited for, as Slurm is."""
-        try:
-            history = self.cluster.history([each.name for each in self.submitted], day_before(self.submitted))
-        except AccountingOff as error:
-            self._say_once("accounting", f"there is no accounting ({error}); the reasons of lost jobs stay unknown")
-            return {job: JobState(state.state, "", state.node) for job, state in self._ended.items()}
-        except SlurmFailed as error:
-            self._say_once(
-                "accounting",
-                f"accounting does not answer ({error}); waiting for it to tell why jobs were lost, the others go on",
-            )
-            return None
-        self._answers("accounting")
-        return history
-
     def _needs_lost(self, key: str, lost: list[str]) -> bool:
         """Return whether a cell only waits for another lost one: that one's end will end it by name."""
         return any(each.key in lost for each in self.schedule.cells[key].inputs.values())
@@ -214,7 +178,7 @@ class Watch:
         state = history.get(job)
         if state is None or state.state in NOT_ENDED:
             now_s = time.monotonic()
-            if "accounting" not in self._silent and now_s - self._unknown_s.setdefault(key, now_s) < self.lag_s:
+            if self.inquiry.has_accounting and now_s - self._unknown_s.setdefault(key, now_s) < self.lag_s:
                 return None
             state = None
         return loss(self.folder, submission, array, job, state)
@@ -240,13 +204,13 @@ class Watch:
         try:
             retries.queue(ready)
         except Silent as error:
-            self._say_once("sbatch", f"lost cells cannot be queued again yet ({error}); waiting, the jobs go on")
+            self.inquiry.say_once("sbatch", f"lost cells cannot be queued again yet ({error}); waiting, the jobs go on")
         except UserError as error:
             for key in ready:
                 if key not in self.schedule.outcomes:
                     self._lose(key, f"its job was lost and cannot be queued again: {error}")
         else:
-            self._answers("sbatch")
+            self.inquiry.answers("sbatch")
             tell_again(self.folder, self.places, ready)
             for key in ready:
                 inputs = {each.key for each in self.schedule.cells[key].inputs.values()}
@@ -271,23 +235,15 @@ class Watch:
         for ended in self.schedule.finish(outcome):
             self.report(Finished(ended))
 
-    def _events(self, key: str) -> list[dict[str, Any]]:
-        """Return what the job that holds a cell told of it, the latest last."""
-        if key not in self.places:
-            return []
-        submission, array, index = self.places[key]
-        place = (submission.name, array.number, index)
-        if place not in self._read:
-            self._read[place] = SubmissionFolder(self.folder, submission.name).told(array.number, index)
-        return [event for event in self._read[place] if event.get("cell") == key]
-
     def _last(self, key: str, event: str = "") -> dict[str, Any]:
-        return next((each for each in reversed(self._events(key)) if event in ("", each["event"])), {})
+        return next(
+            (each for each in reversed(self.told.of_cell(self.places, key)) if event in ("", each["event"])), {}
+        )
 
     def _tries(self, key: str) -> int:
         """Return how often a cell was begun, by the jobs of its last submission and by those it was lost with."""
         before = number_of(self.places[key][0], key) if key in self.places else 0
-        return before + len([each for each in self._events(key) if each["event"] == "started"])
+        return before + len([each for each in self.told.of_cell(self.places, key) if each["event"] == "started"])
 
     def _outcome(self, cell: CellId, ended: dict[str, Any]) -> Outcome:
         found = Outcome(cell, ended["status"], ended["message"], ended["wall_s"], ended["host"])
