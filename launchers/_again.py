@@ -2,6 +2,9 @@
 
 Out of memory and the time limit are answered by more of it, a lost node and a preemption by the same once more. An
 error in Python is never tried again: the next try would end as this one. How often is `max_retries` of the profile.
+
+A cell that was begun is tried again in a job of its own, where it can harm no other one. Those behind it in its job
+were not tried at all: they are queued again in smaller packs, and it does not count.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,6 +31,8 @@ WORDS = {
     "PREEMPTED": "was preempted",
 }
 INPUT = "INPUT"  # the cell's job found that an input of it was lost, which is queued again
+BEHIND = "BEHIND"  # the cell's job was lost with another one of its cells, before it came to this one
+UNCOUNTED = {INPUT: "lost an input", BEHIND: "ended before it was begun"}
 SHOWN = 3  # cells in one line
 
 
@@ -36,8 +41,8 @@ class Again:
     """Why a cell is queued once more, and with what.
 
     Attributes:
-        cause: Slurm's word for how its job ended, or INPUT.
-        number: of tries that a driver began by itself, this one included; those of INPUT do not count.
+        cause: Slurm's word for how its job ended, or INPUT or BEHIND.
+        number: of tries that a driver began by itself, this one included; those of INPUT and BEHIND do not count.
         resources: what it asks for now.
         raised: name of what was raised -> before and after.
     """
@@ -68,19 +73,20 @@ class Retries:
     queue: Callable[[Mapping[str, Again]], Submission | None]
     _partitions: dict[str | None, Partition | None] = field(default_factory=dict)
 
-    def decide(self, cause: str, array: QueuedArray, number: int) -> Again | str:
+    def decide(self, cause: str, array: QueuedArray, number: int, *, alone: bool = False) -> Again | str:
         """Return how a lost cell is queued again, or why it is not; no words where nobody would expect that it is.
 
         Args:
             cause: Slurm's word for how its job ended.
             array: that held it.
             number: of tries that a driver began by itself.
+            alone: whether it was begun, so that it gets a job of its own.
         """
         if cause not in WORDS:
             return ""
         if number >= self.profile.max_retries:
             return f"; max_retries = {number} of the profile was used up" if number else ""
-        asked = Resources(**array.resources)
+        asked = Resources(**array.resources | ({"cells_per_job": 1} if alone else {}))
         name = RAISES.get(cause)
         if name is None:
             return Again(cause, number + 1, asked)
@@ -91,6 +97,23 @@ class Retries:
         if after <= before:
             return f"; {asked.partition or 'the default partition'} has no more"
         return Again(cause, number + 1, asked.model_copy(update={name: after}), {name: (before, after)})
+
+    def behind(self, cause: str, array: QueuedArray, index: int, number: int) -> Again | str:
+        """Return how a cell is queued again that its lost job did not come to, while it was at another; or nothing.
+
+        As often as it takes. It ends: the one that was begun leaves the pack, and packs are halved each time, so that
+        one bad cell after the other is found in few rounds.
+
+        Args:
+            cause: Slurm's word for how its job ended.
+            array: that held it.
+            index: of its element.
+            number: of tries that a driver began by itself.
+        """
+        if cause == "CANCELLED" or self.profile.max_retries == 0:
+            return ""
+        half = min(array.resources.get("cells_per_job", 1), len(array.elements[index])) // 2
+        return Again(BEHIND, number, Resources(**array.resources | {"cells_per_job": max(1, half)}))
 
     def _more(self, asked: Resources, name: str, before: float) -> float:
         """Return a raised amount, as much as the partition has at most."""
@@ -112,7 +135,8 @@ def number_of(submission: Submission, key: str) -> int:
 def in_words(told: Mapping[str, Any]) -> str:
     """Return why and with how much more a cell was queued again, as `told` wrote it down."""
     raised = "".join(f", {name} {after:g} instead of {before:g}" for name, (before, after) in told["raised"].items())
-    return f"queued again because its job {WORDS.get(told['cause'], 'lost an input')}{raised}"
+    words = WORDS | UNCOUNTED
+    return f"queued again because its job {words.get(told['cause'], 'was lost')}{raised}"
 
 
 def announced(again: Mapping[str, Again], cells: Mapping[str, Cell]) -> list[str]:

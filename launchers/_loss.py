@@ -34,7 +34,9 @@ class Loss(NamedTuple):
     message: str
 
 
-def loss(study: Path, submission: Submission, array: QueuedArray, job: str, state: JobState | None) -> Loss:
+def loss(
+    study: Path, submission: Submission, array: QueuedArray, job: str, state: JobState | None, *, behind: bool = False
+) -> Loss:
     """Return why a job was lost.
 
     Args:
@@ -43,12 +45,16 @@ def loss(study: Path, submission: Submission, array: QueuedArray, job: str, stat
         array: of the job.
         job: its number.
         state: what accounting says of it, if anything.
+        behind: whether it was at another of its cells and never began this one, whose fault it is not.
     """
     lines = _last_lines(study, submission, job)
     if state is not None and state.state == "FAILED" and _TOO_MUCH_MEMORY.search("\n".join(lines)):
         state = replace(state, state="OUT_OF_MEMORY")
     said = f": {lines[-1][:200]}" if lines else ""
-    return Loss(state.state if state else "", f"its job {job} {explanation(state, array)}{said}")
+    why = f"{explanation(state, array)}{said}"
+    if behind:  # a repair would be one for the cell that was begun
+        why = f"{explanation(state, array).partition(';')[0]} before it came to this cell"
+    return Loss(state.state if state else "", f"its job {job} {why}")
 
 
 def explanation(state: JobState | None, array: QueuedArray) -> str:

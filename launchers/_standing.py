@@ -153,7 +153,9 @@ def _explained(
     for cell, standing in zip(plan.cells, found, strict=True):
         if standing.state == "lost":
             submission, array, _ = judge.places[cell.id.key]
-            why = loss(judge.told.folder, submission, array, standing.job, history.get(standing.job))
+            behind = judge.told.is_behind(judge.places[cell.id.key], cell.id.key)
+            state = history.get(standing.job)
+            why = loss(judge.told.folder, submission, array, standing.job, state, behind=behind)
             standing = replace(standing, message=why.message)
         explained.append(standing)
     return explained

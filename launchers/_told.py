@@ -38,6 +38,14 @@ class Told:
         events = self.of_element(places[key]) if key in places else []
         return [event for event in events if event.get("cell") == key]
 
-    def begun(self, place: Place) -> set[str]:
-        """Return the keys of the cells that the element at a place began."""
+    def is_begun(self, place: Place, key: str) -> bool:
+        """Return whether the element at a place began a cell."""
+        return key in self._begun(place)
+
+    def is_behind(self, place: Place, key: str) -> bool:
+        """Return whether the element at a place began other cells, but never came to this one."""
+        begun = self._begun(place)
+        return bool(begun) and key not in begun
+
+    def _begun(self, place: Place) -> set[str]:
         return {event["cell"] for event in self.of_element(place) if event.get("event") == "started"}

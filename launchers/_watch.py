@@ -174,14 +174,14 @@ class Watch:
         if key not in self.places:
             return Loss("", "is in no queue; run the same command again")
         submission, array, index = self.places[key]
-        job = array.ids[index]
+        job, behind = array.ids[index], self.told.is_behind(self.places[key], key)
         state = history.get(job)
         if state is None or state.state in NOT_ENDED:
             now_s = time.monotonic()
             if self.inquiry.has_accounting and now_s - self._unknown_s.setdefault(key, now_s) < self.lag_s:
                 return None
             state = None
-        return loss(self.folder, submission, array, job, state)
+        return loss(self.folder, submission, array, job, state, behind=behind)
 
     def _for_its_inputs(self, key: str) -> Again:
         submission, array, _ = self.places[key]
@@ -190,8 +190,11 @@ class Watch:
     def _decided(self, key: str, found: Loss) -> Again | str:
         if self.retries is None or key not in self.places or self.places[key][0].state != "queued":
             return ""
-        submission, array, _ = self.places[key]
-        return self.retries.decide(found.cause, array, number_of(submission, key))
+        submission, array, index = place = self.places[key]
+        number = number_of(submission, key)
+        if self.told.is_behind(place, key):
+            return self.retries.behind(found.cause, array, index, number)
+        return self.retries.decide(found.cause, array, number, alone=self.told.is_begun(place, key))
 
     def _queue_again(self, retries: Retries, again: dict[str, Again], standing: Mapping[str, JobState]) -> None:
         """Queue cells again whose inputs are there, in the queue, or queued again as well; the others wait."""

@@ -1,0 +1,165 @@
+"""One bad cell in a pack: what is behind it in its job was never tried, and must not go down with it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from launchers import slurm
+from launchers._again import BEHIND, Again, Retries
+from launchers._profile import Profile
+from launchers._slurm_cluster import SlurmCluster
+from launchers._standing import overview
+from launchers._submission import QueuedArray, submissions
+from launchers._watch import Watch
+from suite.attempt import Outcome
+from suite.plan import Cell, Plan
+from suite.planner import make_plan
+from suite.study import read_study
+from tests.launchers.fake_slurm import FakeSlurm
+
+SETTINGS = ('methods=["random"]', "sparsities=[0.8]", "seeds=[0, 1, 2, 3]", "analyses=[]", "training.epochs=1")
+PROFILE = Profile(time_min=20, memory_gib=0.5, cells_per_job=10)
+Poisoned = Callable[[Sequence[Cell], str], Callable[[], None]]
+
+
+class Dead(BaseException):
+    """What no job catches."""
+
+
+@pytest.fixture(scope="module")
+def plan(data_folder: Path) -> Plan:
+    """Dense cells that fit into one job, and cells that need them."""
+    return make_plan(*read_study("quickstart", SETTINGS))
+
+
+@pytest.fixture
+def pack(plan: Plan, fake: FakeSlurm, study: Path, monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    """The cells of the first job in the queue, in its order."""
+    monkeypatch.setattr("launchers._slurm_job.LOOK_S", 0.0)
+    slurm.submit(plan, study, PROFILE, SlurmCluster())
+    cells = {cell.id.key: cell for cell in plan.cells}
+    return [cells[key] for key in submissions(study)[0].arrays[0].elements[0]]
+
+
+@pytest.fixture
+def poisoned(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Poisoned:
+    """Return what runs all that may run; jobs end in a way of the test's as soon as they begin certain cells."""
+    from launchers import _slurm_job
+
+    real = _slurm_job.attempt
+
+    def prepare(bad: Sequence[Cell], state: str) -> Callable[[], None]:
+        def attempt(cell: Cell, *arguments: object, **more: object) -> Outcome:
+            if cell in bad:
+                raise Dead
+            return real(cell, *arguments, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(_slurm_job, "attempt", attempt)
+        return lambda: run_all(fake, state)
+
+    return prepare
+
+
+def run_all(fake: FakeSlurm, state: str) -> None:
+    for job, each in fake.jobs.items():
+        if each["state"] == "PENDING":
+            try:
+                fake.run(job)
+            except Dead:
+                fake.set(job, state=state, code="139:0" if state == "FAILED" else "0:0")
+
+
+def waited(plan: Plan, folder: Path, step: Callable[[], None], profile: Profile = PROFILE) -> dict[str, Outcome]:
+    cluster, looks = SlurmCluster(), iter(range(12))
+
+    def sleep(_: float) -> None:
+        next(looks)  # a loop that does not end is a StopIteration
+        step()
+
+    retries = slurm.retries_of(plan, folder, profile, cluster)
+    watch = Watch(plan, folder, cluster, lambda _: None, settle_s=0, lag_s=0, retries=retries, sleep=sleep)
+    return {outcome.cell.key: outcome for outcome in watch.wait()}
+
+
+def sizes(folder: Path, pack: list[Cell]) -> list[list[int]]:
+    """How many cells the elements have that hold some of these, one list for each submission."""
+    wanted = {cell.id.key for cell in pack}
+    elements = [[keys for array in each.arrays for keys in array.elements] for each in submissions(folder)]
+    return [[len(keys) for keys in each if wanted & set(keys)] for each in elements]
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "tries"),
+    [
+        ("OUT_OF_MEMORY", "ran out of memory; raise memory_gib of the profile (now 1.0) on n1; max_retries = 1", 2),
+        ("FAILED", "ended with exit code 139 on n1", 1),
+    ],
+)
+def test_one_bad_cell_costs_itself_and_what_needs_it(
+    state: str, words: str, tries: int, plan: Plan, study: Path, pack: list[Cell], poisoned: Poisoned
+) -> None:
+    bad = pack[1]
+    outcomes = waited(plan, study, poisoned([bad], state))
+    failed = outcomes.pop(bad.id.key)
+    assert (failed.status, failed.attempts) == ("failed", tries)
+    assert words in failed.message
+    needing = [cell.id.key for cell in plan.cells if bad.id in cell.inputs.values()]
+    assert needing
+    assert {outcomes.pop(key).message for key in needing} == {f"needs {bad.id.name}"}
+    assert {outcome.status for outcome in outcomes.values()} == {"done"}
+
+
+def test_what_was_begun_is_tried_again_in_a_job_of_its_own(
+    plan: Plan, study: Path, pack: list[Cell], poisoned: Poisoned
+) -> None:
+    waited(plan, study, poisoned([pack[1]], "OUT_OF_MEMORY"))
+    again = submissions(study)[1]
+    assert again.again[pack[1].id.key]["cause"] == "OUT_OF_MEMORY"
+    assert {again.again[cell.id.key]["cause"] for cell in pack[2:]} == {BEHIND}
+    assert {again.again[cell.id.key]["number"] for cell in pack[2:]} == {0}
+    holders = {key: array for key, array, _ in again.holders()}
+    alone = holders[pack[1].id.key]
+    assert (alone.elements, alone.resources["memory_gib"]) == (((pack[1].id.key,),), 1.0)
+    assert {holders[cell.id.key].resources["memory_gib"] for cell in pack[2:]} == {0.5}
+
+
+def test_a_pack_of_nothing_but_bad_cells_comes_to_an_end(
+    plan: Plan, study: Path, pack: list[Cell], poisoned: Poisoned
+) -> None:
+    outcomes = waited(plan, study, poisoned(pack, "FAILED"))
+    assert {outcomes[cell.id.key].message.partition(" on ")[0][-3:] for cell in pack} == {"139"}
+    assert all(outcomes[cell.id.key].attempts == 1 for cell in pack)
+    assert {outcome.status for outcome in outcomes.values()} == {"failed", "upstream_failed"}
+    assert sizes(study, pack) == [[4], [2, 1], [1]]
+
+
+@pytest.mark.parametrize(
+    ("state", "retries", "words"),
+    [
+        ("CANCELLED", 1, " was cancelled on n1 before it came to this cell"),
+        ("OUT_OF_MEMORY", 0, " ran out of memory before it came to this cell"),
+    ],
+)
+def test_what_is_not_queued_again_is_not_blamed(
+    state: str, retries: int, words: str, plan: Plan, study: Path, pack: list[Cell], poisoned: Poisoned
+) -> None:
+    step = poisoned([pack[1]], state)
+    step()
+    found = {each.name: each for each in overview(plan, study, SlurmCluster()).cells}
+    outcomes = waited(plan, study, step, PROFILE.model_copy(update={"max_retries": retries}))
+    for message in (found[pack[2].id.name].message, outcomes[pack[2].id.key].message):
+        assert message.startswith("its job 12 ")
+        assert message.endswith(words)
+    assert len(submissions(study)) == 1
+
+
+def test_packs_are_halved_down_to_single_cells() -> None:
+    def halved(cells_per_job: int, size: int) -> int:
+        asked = {"cpus": 1, "time_min": 20, "cells_per_job": cells_per_job}
+        array = QueuedArray(0, 0, asked, ("12",), (tuple("abcdefgh"[:size]),))
+        found = Retries(PROFILE, lambda _: None, lambda _: None).behind("FAILED", array, 0, 0)
+        assert isinstance(found, Again)
+        return found.resources.cells_per_job
+
+    assert [halved(8, 8), halved(10**12, 8), halved(8, 3), halved(2, 2)] == [4, 4, 1, 1]
