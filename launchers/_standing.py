@@ -63,7 +63,8 @@ def overview(plan: Plan, folder: Path, cluster: Cluster) -> Overview:
     except SlurmFailed as error:
         notes.append(f"Slurm does not answer ({error}); this is what the folder knows")
     # The folder after the queue: a job that has just left it had committed what it will ever commit.
-    judge = _Judge(Told(folder), elements_of(submitted), queue, {each.name for each in submitted})
+    alive = {job for job, state in (queue or {}).items() if not state.ended}
+    judge = _Judge(Told(folder), elements_of(submitted, alive), queue, {each.name for each in submitted})
     waves = wave_of_each(plan.cells)
     pairs = zip(plan.cells, standings(plan, Store(folder), judge.is_over), strict=True)
     found = [replace(judge.judged(cell, standing), wave=waves[cell.id.key]) for cell, standing in pairs]

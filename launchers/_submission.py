@@ -11,7 +11,7 @@ These files explain. What is done is said by the store alone.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -213,6 +213,22 @@ def _cell_from(values: dict[str, Any]) -> Cell:
     return Cell(**{**values, "id": CellId(**values["id"]), "inputs": inputs})
 
 
-def elements_of(submitted: Sequence[Submission]) -> dict[str, tuple[Submission, QueuedArray, int]]:
-    """Return key of a cell -> where it was queued last."""
-    return {key: (each, array, index) for each in submitted for key, array, index in each.holders()}
+def elements_of(
+    submitted: Sequence[Submission], alive: Collection[str] = ()
+) -> dict[str, tuple[Submission, QueuedArray, int]]:
+    """Return key of a cell -> where it was queued last, or last of those places whose jobs are alive, if any is.
+
+    Args:
+        submitted: the oldest first.
+        alive: jobs in the queue that bear their names.
+    """
+    # Numbers of jobs begin again when a controller is set up anew: the last submission that has one is meant.
+    name_of = {job: each.name for each in submitted for array in each.arrays for job in array.ids}
+    places: dict[str, tuple[Submission, QueuedArray, int]] = {}
+    living: dict[str, tuple[Submission, QueuedArray, int]] = {}
+    for each in submitted:
+        for key, array, index in each.holders():
+            places[key] = (each, array, index)
+            if array.ids[index] in alive and name_of[array.ids[index]] == each.name:
+                living[key] = places[key]
+    return places | living

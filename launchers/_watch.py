@@ -10,14 +10,14 @@ from typing import Any
 from data.hdf5 import FileRefused
 from launchers._again import INPUT, Again, Retries, announced, number_of, tell_again, that_can_begin
 from launchers._events import Finished, Report, Said, Started
+from launchers._holders import Holders
 from launchers._inquiry import Inquiry
 from launchers._loss import Loss, loss
 from launchers._profile import Resources
 from launchers._refusals import Silent
 from launchers._schedule import Schedule
 from launchers._slurm_cluster import Cluster, JobState
-from launchers._submission import elements_of, submissions
-from launchers._told import Told
+from launchers._told import Place, Told
 from suite.attempt import Outcome
 from suite.errors import UserError
 from suite.plan import Plan
@@ -51,7 +51,7 @@ class Watch:
         self.schedule = Schedule(self.plan, self.store)
         self.inquiry = Inquiry(self.cluster, self.report)
         self.told = Told(self.folder)
-        self._reread()
+        self.holders = Holders(self.folder)
 
     def wait(self) -> list[Outcome]:
         """Return one outcome per cell, in the plan's order, when all are known."""
@@ -69,16 +69,18 @@ class Watch:
         """Look once, by one squeue; return whether anything was new."""
         before = len(self.schedule.outcomes) + len(self._started)
         self.told.forget()
-        standing = self.inquiry.standing(self.submitted)
+        standing = self.inquiry.standing(self.holders.submitted)
+        if standing is not None:
+            self.holders.find({job for job, state in standing.items() if not state.ended})
         self._take_committed()
         if standing is not None:
-            self._explain([key for key in self._open() if self._take_told(key, standing)], standing)
+            self._explain([key for key in self._open() if self._take_told(key, standing)])
         return len(self.schedule.outcomes) + len(self._started) > before
 
-    def _reread(self) -> None:
-        """Read which job holds which cell: somebody else may have queued some of them again."""
-        self.submitted = submissions(self.folder)
-        self.places = elements_of(self.submitted)
+    @property
+    def places(self) -> dict[str, Place]:
+        """Return key of a cell -> where it is queued."""
+        return self.holders.places
 
     def _open(self) -> list[str]:
         return [key for key in self.schedule.cells if key not in self.schedule.outcomes]
@@ -132,12 +134,12 @@ class Watch:
         now_s = time.monotonic()
         return now_s - self._gone_s.setdefault(key, now_s) >= self.settle_s
 
-    def _explain(self, lost: list[str], standing: Mapping[str, JobState]) -> None:
+    def _explain(self, lost: list[str]) -> None:
         """End, or queue again, cells whose jobs are gone without record or reason; one sacct, however many."""
         lost = self._still_lost(lost)
         if not lost:
             return
-        history = self.inquiry.history(self.submitted)
+        history = self.inquiry.history(self.holders.submitted)
         if history is None:
             return
         again: dict[str, Again] = {}
@@ -154,7 +156,7 @@ class Watch:
                 else:
                     self._lose(key, f"{found.message}{decided}")
         if self.retries and again:
-            self._queue_again(self.retries, again, standing)
+            self._queue_again(self.retries, again)
 
     def _still_lost(self, lost: list[str]) -> list[str]:
         """Return those that have no end, and that nobody has queued again meanwhile."""
@@ -162,7 +164,7 @@ class Watch:
         if not lost:
             return []
         before = {key: self.places[key][0].name for key in lost if key in self.places}
-        self._reread()
+        self.holders.reread()
         return [key for key in lost if key not in self.places or self.places[key][0].name == before.get(key)]
 
     def _needs_lost(self, key: str, lost: list[str]) -> bool:
@@ -196,10 +198,9 @@ class Watch:
             return self.retries.behind(found.cause, array, index, number)
         return self.retries.decide(found.cause, array, number, alone=self.told.is_begun(place, key))
 
-    def _queue_again(self, retries: Retries, again: dict[str, Again], standing: Mapping[str, JobState]) -> None:
+    def _queue_again(self, retries: Retries, again: dict[str, Again]) -> None:
         """Queue cells again whose inputs are there, in the queue, or queued again as well; the others wait."""
-        alive = {job for job, state in standing.items() if not state.ended}
-        held = {key for key, (_, array, index) in self.places.items() if array.ids[index] in alive}
+        held = {key for key, place in self.places.items() if self.holders.is_alive(place)}
         again = {key: each for key, each in again.items() if key not in self.schedule.outcomes}
         ready = that_can_begin(again, self.plan.cells, set(self.schedule.outcomes), held)
         if not ready:
@@ -221,7 +222,7 @@ class Watch:
                 self._gone_s.pop(key, None)
                 self._unknown_s.pop(key, None)
             self._started -= set(ready)
-            self._reread()
+            self.holders.reread()
             for line in announced(ready, self.schedule.cells):
                 self.report(Said(line))
 

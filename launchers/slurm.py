@@ -240,7 +240,7 @@ def _in_queue(earlier: list[Submission], cluster: Cluster) -> dict[str, str]:
     except SlurmFailed as error:
         raise Silent(f"{error}. What is queued already is not known; try again.") from None
     alive = {job for job, state in standing.items() if not state.ended}
-    places = elements_of(earlier)
+    places = elements_of(earlier, alive)
     return {key: main_job(array.ids[index]) for key, (_, array, index) in places.items() if array.ids[index] in alive}
 
 
