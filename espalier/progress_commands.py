@@ -97,7 +97,7 @@ def retry(
     workers: Workers = None,
     only: Annotated[bool, typer.Option("--only", help="Leave out the cells that wait for these.")] = False,
 ) -> None:
-    """Try cells again that failed or were lost, and those that wait for them.
+    """Try cells again that failed or were lost, or found an input missing that comes now, and those that wait for them.
 
     Whatever the reason, a Python error as well: who calls this has mended the cause. A study that was queued is queued
     again with the profile of its last submission, unless another one is given; then this command returns.
@@ -118,7 +118,8 @@ def retry(
     again = plan_again(plan, found.cells, named, only=only, queue=queue)
     if not again.cells:
         missing = sum(each.state == "missing" for each in found.cells)
-        print(f"study {plan.study.name}: nothing failed and nothing was lost; {missing} cells are missing")
+        how = f": {_to_go_on(folder, queue)}" if missing else ""
+        print(f"study {plan.study.name}: nothing failed and nothing was lost; {missing} cells are missing{how}")
         return
     Store(folder).prepare()
     if chosen is not None:
@@ -149,10 +150,13 @@ def cancel(folder: Folder) -> None:
     print(f"study {plan.study.name}: {len(done.jobs)} jobs cancelled, with {len(done.cells)} cells; none is left")
     for line in _listed(f"{cell.id.name} ({cell.title})" for cell in done.cells):
         print(line)
-    print(
-        f"What is committed stays. To queue the rest again: espalier submit {folder}/study.toml --profile P "
-        f"--out {folder}"
-    )
+    print(f"What is committed stays. To queue the rest again: {_to_go_on(folder, queue=True)}")
+
+
+def _to_go_on(folder: Path, queue: bool) -> str:
+    """Return the command that computes what a study has never begun, or what was cancelled."""
+    study, out = shlex.quote(f"{folder / 'study.toml'}"), shlex.quote(f"{folder}")
+    return f"espalier submit {study} --profile P --out {out}" if queue else f"espalier run {study} --out {out}"
 
 
 def _profile_of(folder: Path, given: str | None) -> "Profile":

@@ -1,6 +1,6 @@
 """What is tried again: cells that failed or were lost, what they need, and what waits for them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from launchers._claims import release_claims
@@ -10,6 +10,7 @@ from suite.progress import Standing
 from suite.store import Store
 
 IN_QUEUE = ("running", "queued", "waiting")
+_LACKED = "needs "  # how the message of a cell begins whose job found an input of it missing
 
 
 def plan_again(
@@ -20,7 +21,8 @@ def plan_again(
     Args:
         plan: the study's.
         found: how its cells stand, in the plan's order.
-        named: cells to try again; none means all that failed or were lost.
+        named: cells to try again; none means all that failed or were lost, and those whose jobs found an input missing
+            that is there or in the queue by now.
         only: leave out the cells that wait for those.
         queue: whether cells in the queue need not be run for those that wait for them: not where there is none.
 
@@ -36,6 +38,8 @@ def plan_again(
     there = {key for key, each in states.items() if each.state == "done" or (queue and each.state in IN_QUEUE)}
     wanted = named or [cell for cell in plan.cells if states[cell.id.key].state in ("failed", "lost")]
     chosen = with_inputs(plan, {cell.id.key for cell in wanted}, there)
+    if not named:
+        _add_lacking(plan, states, chosen, there)
     if not only:
         _add_dependants(plan, chosen, there)
     inputs = {up.key for cell in plan.cells if cell.id.key in chosen for up in cell.inputs.values()}
@@ -64,6 +68,17 @@ def with_inputs(plan: Plan, keys: set[str], there: set[str]) -> set[str]:
         if cell.id.key in chosen:
             chosen |= {up.key for up in cell.inputs.values()} - there
     return chosen
+
+
+def _add_lacking(plan: Plan, states: Mapping[str, Standing], chosen: set[str], there: set[str]) -> None:
+    """Add the cells whose jobs found an input missing, if nothing that they need is missing by now."""
+    lacking: set[str] = set()
+    for cell in plan.cells:
+        standing, needed = states[cell.id.key], {up.key for up in cell.inputs.values()}
+        lacked = standing.state == "missing" and standing.message.startswith(_LACKED)
+        if lacked and needed <= there | lacking:
+            lacking.add(cell.id.key)
+    chosen |= lacking
 
 
 def _add_dependants(plan: Plan, chosen: set[str], there: set[str]) -> None:

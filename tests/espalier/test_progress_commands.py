@@ -130,6 +130,32 @@ def test_retry_queues_what_failed_and_what_waits_with_the_same_profile(
     assert espalier("retry", failed).out.startswith("study tiny-study: nothing failed and nothing was lost; 0 cells")
 
 
+def test_what_waited_for_a_lost_cell_is_tried_again_by_the_next_retry(
+    queued: Path, fake: FakeSlurm, espalier: Espalier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launchers._slurm_job.LOOK_S", 0.0)
+    first, *others = fake.jobs
+    fake.set(first, state="OUT_OF_MEMORY")
+    assert ": 1 of 1 cells queued" in espalier("retry", queued).out
+    for job in others:  # they wait for the end of the lost job, which has come
+        fake.run(job)
+    answer = espalier("retry", queued)
+    assert " cells queued" in answer.out, answer.out
+    fake.run_all()
+    assert {cell["state"] for cell in json.loads(espalier("status", queued, "--json").out)["cells"]} == {"done"}
+
+
+def test_a_retry_of_nothing_names_what_queues_the_missing_cells(
+    queued: Path, fake: FakeSlurm, espalier: Espalier
+) -> None:
+    espalier("cancel", queued)
+    before = set(fake.jobs)
+    said = espalier("retry", queued).out
+    command = said.partition(" cells are missing: espalier ")[2].replace("--profile P", "--profile ./site.toml")
+    assert espalier(*command.split()).code == 0
+    assert len(fake.jobs) == 2 * len(before)
+
+
 def test_a_study_that_was_never_queued_is_retried_here(study: Path, espalier: Espalier, refused: Refused) -> None:
     for kind in ("spectrum", "dense"):
         cell = min((study / "cells").glob(f"{kind}-*.h5"))

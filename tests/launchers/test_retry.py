@@ -47,6 +47,34 @@ def test_nothing_failed_means_no_cells(small_plan: Plan) -> None:
     assert plan_again(small_plan, with_states(small_plan, dense="done"), []).cells == ()
 
 
+def lacking(plan: Plan, dense: str, *names: str) -> list[Standing]:
+    """Dense cells stand like this, those that need them were told so, or that they were cancelled."""
+    needing = {cell.id.name for cell in plan.cells if cell.inputs}
+    words = {name: "cancelled" if name in names else "needs dense-00" for name in needing}
+    return [dataclasses.replace(each, message=words.get(each.name, "")) for each in with_states(plan, dense=dense)]
+
+
+@pytest.mark.parametrize("dense", ["done", "queued", "running"])
+@pytest.mark.parametrize("only", [False, True])
+def test_what_found_an_input_missing_is_chosen_when_it_comes(dense: str, only: bool, tiny_plan: Plan) -> None:
+    later = [cell for cell in tiny_plan.cells if cell.inputs]
+    assert later
+    found = lacking(tiny_plan, dense, later[0].id.name)
+    again = keys(plan_again(tiny_plan, found, [], only=only))
+    assert [cell.id.key in again for cell in later] == [False] + [True] * (len(later) - 1)
+
+
+@pytest.mark.parametrize("dense", ["missing", "unknown"])
+def test_what_found_an_input_missing_that_stays_away_is_not_chosen(dense: str, tiny_plan: Plan) -> None:
+    assert plan_again(tiny_plan, lacking(tiny_plan, dense), []).cells == ()
+
+
+def test_a_chain_that_found_its_beginning_missing_is_chosen_whole(small_plan: Plan) -> None:
+    found = lacking(small_plan, "done")
+    assert any(not up.name.startswith("dense") for cell in small_plan.cells for up in cell.inputs.values())
+    assert set(keys(plan_again(small_plan, found, []))) == set(keys(small_plan))
+
+
 def test_a_cell_that_needs_another_failure_is_left_alone(tiny_plan: Plan) -> None:
     last = tiny_plan.cells[-1]
     other = next(cell for cell in tiny_plan.cells if cell.id.kind == "dense" and cell.id not in last.inputs.values())
