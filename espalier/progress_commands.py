@@ -144,6 +144,8 @@ def cancel(folder: Folder) -> None:
     plan, console = read_plan(folder), Console()
     with resumable(), console.status("asking Slurm") as shown:
         done = cancel_jobs(plan, folder, SlurmCluster(), lambda left: shown.update(f"{left} jobs left"))
+    for note in done.notes:
+        complain(note)
     if not done.jobs:
         print(f"study {plan.study.name}: nothing is queued, nothing was cancelled")
         return

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,15 +14,23 @@ from suite.plan import Cell, Plan
 from suite.store import Store
 
 SHORTEST_S, LONGEST_S, SLOWER = 0.5, 10.0, 1.3  # between two looks at jobs that are ending
-MAX_REFUSALS = 3  # scancel also complains of a job that ended a moment ago
+MAX_REFUSALS = 3  # one after the other; scancel also complains of a job that ended a moment ago
+ASK_AGAIN = 10  # looks, after which scancel is asked once more for jobs that are still there
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """What was taken back: jobs (elements of arrays), and the cells that they had not committed."""
+    """What was taken back.
+
+    Attributes:
+        jobs: elements of arrays.
+        cells: those of them that have no record.
+        notes: what could not be written down, one line for each submission.
+    """
 
     jobs: tuple[str, ...]
     cells: tuple[Cell, ...]
+    notes: tuple[str, ...] = ()
 
 
 def cancel(
@@ -36,7 +43,8 @@ def cancel(
     """Cancel every job of a study's submissions, and return when none is left.
 
     Jobs are found by their submissions' names, which are random, never by numbers in a file: numbers begin again when
-    a controller is set up anew. A submission that is being queued is told first, so that it queues nothing more.
+    a controller is set up anew. A submission that is being queued is told first, so that it queues nothing more; where
+    the folder takes no more files, jobs are taken back all the same.
 
     Args:
         plan: the study's.
@@ -51,31 +59,41 @@ def cancel(
     Cost: one squeue per look, from half a second to ten between them, and one scancel as a rule.
     """
     submitted = all_submissions(folder)
+    notes: dict[str, str] = {}
     for each in submitted:
         if each.state == "queuing":
-            _write_cancelled(folder, each)
+            _write_cancelled(folder, each, notes)
     try:
         jobs = _empty_queue([each.name for each in submitted], cluster, told, sleep) if submitted else set()
     except SlurmFailed as error:
         raise UserError(f"{error}. Jobs may be left in the queue; run the same command again.") from None
-    return Cancelled(tuple(sorted(jobs)), _taken_back(plan, folder, submitted, jobs))
+    cells = _taken_back(plan, folder, submitted, jobs, notes)
+    return Cancelled(tuple(sorted(jobs)), cells, tuple(notes.values()))
 
 
 def _empty_queue(
     names: Sequence[str], cluster: Cluster, told: Callable[[int], None], sleep: Callable[[float], None]
 ) -> set[str]:
-    """Return the jobs that were cancelled, once all are gone."""
+    """Return the jobs that were cancelled, once all are gone.
+
+    A warned job queues itself again, perhaps after scancel has heard of it: one that waits, or is still there after
+    some looks, is cancelled once more.
+    """
     seen: set[str] = set()
     asked: set[str] = set()
-    refusals, pause_s = 0, SHORTEST_S
-    while alive := {job for job, state in cluster.standing(names).items() if not state.ended}:
-        seen |= alive
+    looks, refusals, pause_s = 0, 0, SHORTEST_S
+    while alive := {job: state.state for job, state in cluster.standing(names).items() if not state.ended}:
+        looks += 1
+        if looks % ASK_AGAIN == 0:
+            asked.clear()
         told(len(alive))
-        wanted = {main_job(job) for job in alive - asked}
+        seen |= set(alive)
+        wanted = {job for job, state in alive.items() if state == "PENDING" or job not in asked}
         try:
             if wanted:
-                cluster.withdraw(sorted(wanted, key=int))
-            asked |= alive
+                cluster.withdraw(sorted({main_job(job) for job in wanted}, key=int))
+            asked |= wanted
+            refusals = 0
         except SlurmFailed:
             refusals += 1
             if refusals == MAX_REFUSALS:
@@ -85,7 +103,9 @@ def _empty_queue(
     return seen
 
 
-def _taken_back(plan: Plan, folder: Path, submitted: Sequence[Submission], jobs: set[str]) -> tuple[Cell, ...]:
+def _taken_back(
+    plan: Plan, folder: Path, submitted: Sequence[Submission], jobs: set[str], notes: dict[str, str]
+) -> tuple[Cell, ...]:
     """Mark the submissions that lost jobs; return the cells that those jobs held and that have no record."""
     keys: set[str] = set()
     untold = jobs - {job for each in submitted for array in each.arrays for job in array.ids}
@@ -94,13 +114,22 @@ def _taken_back(plan: Plan, folder: Path, submitted: Sequence[Submission], jobs:
         if untold and not each.arrays:  # cancelled while it was queued: no file tells which job holds what
             held = SubmissionFolder(folder, each.name).keys()
         if held and each.state != "withdrawn":
-            _write_cancelled(folder, each)
+            _write_cancelled(folder, each, notes)
         keys |= held
     store = Store(folder)
     release_claims(plan.cells, store, {each.name for each in submitted})
     return tuple(cell for cell in plan.cells if cell.id.key in keys and not store.path(cell.id).exists())
 
 
-def _write_cancelled(folder: Path, submission: Submission) -> None:
-    with suppress(PermissionError):  # the folder of a colleague: it is Slurm that says whose jobs these are
-        SubmissionFolder(folder, submission.name).write(replace(submission, state="cancelled"))
+def _write_cancelled(folder: Path, submission: Submission, notes: dict[str, str]) -> None:
+    """Mark a submission; a full disk, or the folder of a colleague, is only noted: Slurm says whose jobs these are."""
+    files = SubmissionFolder(folder, submission.name)
+    try:
+        files.write(replace(submission, state="cancelled"))
+        notes.pop(submission.name, None)
+    except OSError as error:
+        goes_on = "an espalier submit that still queues it does not hear of that"
+        notes[submission.name] = (
+            f"{files.path} takes no more files ({error.strerror or error}), so it is not written down that this "
+            f"submission was cancelled: {goes_on if submission.state == 'queuing' else 'status calls its cells lost'}"
+        )

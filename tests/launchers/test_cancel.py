@@ -1,11 +1,14 @@
+import errno
 import json
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launchers import slurm
-from launchers._cancel import MAX_REFUSALS, Cancelled, cancel
+from launchers._cancel import ASK_AGAIN, MAX_REFUSALS, Cancelled, cancel
 from launchers._profile import Profile
 from launchers._slurm_cluster import SlurmCluster
 from launchers._submission import SubmissionFolder, all_submissions, submissions
@@ -116,3 +119,45 @@ def test_a_silent_slurm_ends_in_one_line(
     assert "may be left in the queue; run the same command again" in str(caught.value)
     assert fake.calls()["scancel"] == times
     assert SubmissionFolder(study, submissions(study)[0].name).read().state == "queued"
+
+
+@pytest.mark.parametrize("state", ["queued", "queuing"])
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_folder_that_takes_no_more_files_keeps_no_job_in_the_queue(
+    number: int, state: str, tiny_plan: Plan, fake: FakeSlurm, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
+    (submitted,) = submissions(study)
+    files = SubmissionFolder(study, submitted.name)
+    files.write(replace(submitted, state=state, arrays=submitted.arrays if state == "queued" else ()))
+
+    def full(path: Path, _: bytes) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("launchers._submission.commit_bytes", full)
+    done, _ = cancelled(tiny_plan, study)
+    assert set(done.jobs) == set(fake.jobs)
+    assert {job["state"] for job in fake.jobs.values()} == {"CANCELLED"}
+    assert {cell.id for cell in done.cells} == {cell.id for cell in tiny_plan.cells}
+    (note,) = done.notes
+    assert note.startswith(f"{files.path} takes no more files ({os.strerror(number)}), so it is not written down")
+    assert ("that still queues it" in note) == (state == "queuing")
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_a_job_that_queued_itself_again_after_scancel_is_cancelled_once_more(
+    state: str, tiny_plan: Plan, fake: FakeSlurm, study: Path
+) -> None:
+    slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
+    job, looks = min(fake.jobs), 0
+
+    def sleep(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:  # its own scontrol requeue came later
+            fake.set(job, state=state, why="BeginTime")
+        assert looks < 2 * ASK_AGAIN
+
+    cancel(tiny_plan, study, SlurmCluster(), sleep=sleep)
+    assert {job["state"] for job in fake.jobs.values()} == {"CANCELLED"}
+    assert fake.calls()["scancel"] == 2
