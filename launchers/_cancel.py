@@ -1,14 +1,14 @@
 """Take the jobs of a study out of the queue, all of them, and wait until none is left."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launchers._claims import release_claims
 from launchers._slurm_call import SlurmFailed
 from launchers._slurm_cluster import Cluster
-from launchers._submission import Submission, SubmissionFolder, all_submissions, main_job
+from launchers._submission import Submission, SubmissionFolder, main_job, submission_names
 from suite.errors import UserError
 from suite.plan import Cell, Plan
 from suite.store import Store
@@ -25,7 +25,7 @@ class Cancelled:
     Attributes:
         jobs: elements of arrays.
         cells: those of them that have no record.
-        notes: what could not be written down, one line for each submission.
+        notes: what could not be read or written down, one line for each submission.
     """
 
     jobs: tuple[str, ...]
@@ -42,9 +42,9 @@ def cancel(
 ) -> Cancelled:
     """Cancel every job of a study's submissions, and return when none is left.
 
-    Jobs are found by their submissions' names, which are random, never by numbers in a file: numbers begin again when
-    a controller is set up anew. A submission that is being queued is told first, so that it queues nothing more; where
-    the folder takes no more files, jobs are taken back all the same.
+    Jobs are found by their submissions' names, which are random and those of their folders, never by what is in a file:
+    it may be damaged, and numbers begin again when a controller is set up anew. A submission that is being queued is
+    told first, so that it queues nothing more; where the folder takes no more files, jobs are taken back all the same.
 
     Args:
         plan: the study's.
@@ -58,13 +58,13 @@ def cancel(
 
     Cost: one squeue per look, from half a second to ten between them, and one scancel as a rule.
     """
-    submitted = all_submissions(folder)
     notes: dict[str, str] = {}
-    for each in submitted:
-        if each.state == "queuing":
+    submitted = {name: _read(folder, name, notes) for name in submission_names(folder)}
+    for each in submitted.values():
+        if each is not None and each.state == "queuing":
             _write_cancelled(folder, each, notes)
     try:
-        jobs = _empty_queue([each.name for each in submitted], cluster, told, sleep) if submitted else set()
+        jobs = _empty_queue(list(submitted), cluster, told, sleep) if submitted else set()
     except SlurmFailed as error:
         raise UserError(f"{error}. Jobs may be left in the queue; run the same command again.") from None
     cells = _taken_back(plan, folder, submitted, jobs, notes)
@@ -104,21 +104,32 @@ def _empty_queue(
 
 
 def _taken_back(
-    plan: Plan, folder: Path, submitted: Sequence[Submission], jobs: set[str], notes: dict[str, str]
+    plan: Plan, folder: Path, submitted: Mapping[str, Submission | None], jobs: set[str], notes: dict[str, str]
 ) -> tuple[Cell, ...]:
     """Mark the submissions that lost jobs; return the cells that those jobs held and that have no record."""
     keys: set[str] = set()
-    untold = jobs - {job for each in submitted for array in each.arrays for job in array.ids}
-    for each in submitted:
-        held = {key for key, array, index in each.holders() if array.ids[index] in jobs}
-        if untold and not each.arrays:  # cancelled while it was queued: no file tells which job holds what
-            held = SubmissionFolder(folder, each.name).keys()
-        if held and each.state != "withdrawn":
+    told = {job for each in submitted.values() if each for array in each.arrays for job in array.ids}
+    for name, each in submitted.items():
+        held = {key for key, array, index in each.holders() if array.ids[index] in jobs} if each else set()
+        if jobs - told and not (each and each.arrays):  # no file tells which job holds what
+            held = SubmissionFolder(folder, name).keys()
+        if each and held and each.state != "withdrawn":
             _write_cancelled(folder, each, notes)
         keys |= held
     store = Store(folder)
-    release_claims(plan.cells, store, {each.name for each in submitted})
+    release_claims(plan.cells, store, set(submitted))
     return tuple(cell for cell in plan.cells if cell.id.key in keys and not store.path(cell.id).exists())
+
+
+def _read(folder: Path, name: str, notes: dict[str, str]) -> Submission | None:
+    """Return a submission, or None where nothing tells of it but its name."""
+    files = SubmissionFolder(folder, name)
+    try:
+        return files.read()
+    except UserError:
+        if (files.path / "submission.json").exists():
+            notes[name] = f"{files.path / 'submission.json'} is not readable; its jobs are gone, remove {files.path}"
+        return None
 
 
 def _write_cancelled(folder: Path, submission: Submission, notes: dict[str, str]) -> None:

@@ -105,7 +105,7 @@ class _Element:
             else:
                 outcome = attempt(cell, self.folder.study, notice=self.notice)
         except UserError as error:
-            with suppress(OSError):
+            with suppress(UserError):
                 self._tell_end(Outcome(cell.id, "failed", str(error), host=platform.node()))
             raise
         self._tell_end(outcome)
@@ -113,8 +113,18 @@ class _Element:
         return outcome
 
     def tell(self, event: dict[str, Any]) -> None:
-        """Tell the study's folder something, with when and where."""
-        self.folder.tell(self.number, self.index, {**event, **_place()})
+        """Tell the study's folder something, with when and where.
+
+        Raises:
+            UserError: the folder takes no more files.
+        """
+        try:
+            self.folder.tell(self.number, self.index, {**event, **_place()})
+        except OSError as error:
+            raise UserError(
+                f"{self.folder.path} cannot be written: {error.strerror or error}. Free space; what is committed "
+                "stays, and espalier retry goes on from there."
+            ) from error
 
     def has_progress(self) -> bool:
         """Return whether the same job, begun anew, would find more done than this one did."""
@@ -165,9 +175,9 @@ class _Element:
         try:
             with probes.map_for(cell) as probe_map:
                 outcome = attempt(cell, self.folder.study, probe_map=probe_map, notice=self.notice)
-                self.folder.tell(
-                    self.number, self.index, {"event": "workers", "of": cell.id.key, "hosts": probe_map.hosts}
-                )
+                workers = {"event": "workers", "of": cell.id.key, "hosts": probe_map.hosts}
+                with suppress(OSError):  # the record is committed; what follows will say it
+                    self.folder.tell(self.number, self.index, workers)
                 return outcome
         except RayFailed as error:
             with suppress(OSError):  # the log is how `espalier status` knows of it

@@ -10,6 +10,7 @@ These files explain. What is done is said by the store alone.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -18,11 +19,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from data.hdf5 import commit_bytes
 from launchers._arrays import JobArray
+from launchers._event_lines import ToldAgain, event_in
+from launchers._profile import Resources
 from suite.errors import UserError
 from suite.plan import Cell
 from suite.store import CellId
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class QueuedArray:
     resources: dict[str, Any]
     ids: tuple[str, ...]
     elements: tuple[tuple[str, ...], ...]
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -60,11 +69,34 @@ class Submission:
     arrays: tuple[QueuedArray, ...] = ()
     again: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+
+    def check(self, name: str) -> None:
+        """Check what its types do not tell.
+
+        Raises:
+            ValueError: it is not the submission of that name, its time is none, or an array contradicts itself.
+        """
+        if self.name != name:
+            raise ValueError(f"it is that of {self.name}")
+        if datetime.fromisoformat(self.time_utc).tzinfo is None:
+            raise ValueError(f"time_utc {self.time_utc} is in no time zone")
+        for array in self.arrays:
+            Resources.model_validate(array.resources)
+            if len(array.ids) != len(array.elements):
+                raise ValueError(f"array {array.number} has {len(array.elements)} elements and {len(array.ids)} jobs")
+        for told in self.again.values():
+            _AGAIN.validate_json(json.dumps(told))
+
     def holders(self) -> Iterator[tuple[str, QueuedArray, int]]:
         """Yield (key of a cell, its array, its element)."""
         for array in self.arrays:
             for index, keys in enumerate(array.elements):
                 yield from ((key, array, index) for key in keys)
+
+
+_SUBMISSION = TypeAdapter(Submission)
+_AGAIN = TypeAdapter(ToldAgain)
 
 
 @dataclass(frozen=True)
@@ -119,14 +151,15 @@ class SubmissionFolder:
         """
         path = self.path / "submission.json"
         try:
-            values = json.loads(path.read_text())
-            arrays = tuple(
-                QueuedArray(**{**each, "ids": tuple(each["ids"]), "elements": tuple(map(tuple, each["elements"]))})
-                for each in values.pop("arrays")
-            )
-            return Submission(**values, arrays=arrays)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path} is not readable ({error}). Remove its folder when its jobs are gone.") from None
+            found = _SUBMISSION.validate_json(path.read_bytes())
+            found.check(self.name)
+            return found
+        except (OSError, ValueError) as error:
+            why = _first_violation(error) if isinstance(error, ValidationError) else error
+            raise UserError(
+                f"{path} is not readable ({why}). Take its jobs back by espalier cancel {self.study}, or scancel "
+                f"--name {self.name}; then remove {self.path}."
+            ) from None
 
     def write_array(self, number: int, array: JobArray, ancestors: dict[str, list[str]]) -> None:
         """Write what the jobs of an array read: its cells, and for each uncommitted ancestor what that needs."""
@@ -140,31 +173,35 @@ class SubmissionFolder:
         return [_cell_from(values) for values in content["elements"][index]], content["ancestors"]
 
     def keys(self) -> set[str]:
-        """Return the keys of all cells in its array files, also when submission.json does not tell them yet."""
-        contents = [json.loads(path.read_text()) for path in self.path.glob("array-*.json")]
-        return {cell["id"]["key"] for each in contents for element in each["elements"] for cell in element}
+        """Return the keys of all cells in its array files, also when submission.json does not tell them."""
+        found: set[str] = set()
+        for path in self.path.glob("array-*.json"):
+            with suppress(OSError, ValueError, TypeError, LookupError, RecursionError):  # a damaged one tells none
+                elements = json.loads(path.read_text())["elements"]
+                found |= {cell["id"]["key"] for element in elements for cell in element}
+        return found
 
     def tell(self, number: int, index: int, event: dict[str, Any]) -> None:
         """Append one line to what an element told; a line is written whole or torn at the end of the file."""
         line = f"{json.dumps(event)}\n".encode()
-        path = self.path / "events" / f"{number:03}-{index}.jsonl"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        path = self._events(number, index)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
-            os.write(descriptor, line)
+            size = os.fstat(descriptor).st_size
+            is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # its writer was killed
+            os.write(descriptor, b"\n" * is_torn + line)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
     def told(self, number: int, index: int) -> list[dict[str, Any]]:
-        """Return what an element told so far; torn lines are left out."""
-        path = self.path / "events" / f"{number:03}-{index}.jsonl"
-        events = []
-        for line in path.read_bytes().splitlines() if path.exists() else []:
-            try:
-                events.append(json.loads(line))
-            except ValueError:  # its writer was killed
-                continue
-        return events
+        """Return what an element told so far; lines that are torn, or no event, are left out."""
+        path = self._events(number, index)
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        return [event for event in map(event_in, lines) if event is not None]
+
+    def _events(self, number: int, index: int) -> Path:
+        return self.path / "events" / f"{number:03}-{index}.jsonl"
 
 
 def submissions(study: Path) -> list[Submission]:
@@ -177,6 +214,11 @@ def all_submissions(study: Path) -> list[Submission]:
     paths = (study / "slurm").glob("*/submission.json")
     found = [SubmissionFolder(study, path.parent.name).read() for path in paths]
     return sorted(found, key=lambda each: (each.time_utc, each.name))
+
+
+def submission_names(study: Path) -> list[str]:
+    """Return the names of all submissions, which are those of their folders, whatever became of their files."""
+    return sorted(path.name for path in (study / "slurm").glob("*/") if _NAME.fullmatch(path.name))
 
 
 def main_job(job: str) -> str:
@@ -232,3 +274,9 @@ def elements_of(
             if array.ids[index] in alive and name_of[array.ids[index]] == each.name:
                 living[key] = places[key]
     return places | living
+
+
+def _first_violation(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]

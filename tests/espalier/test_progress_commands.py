@@ -178,3 +178,21 @@ def test_a_cell_that_is_not_one_is_refused(command: str, study: Path, refused: R
 def test_a_done_cell_is_not_retried(study: Path, refused: Refused) -> None:
     name = min((study / "cells").glob("prune-*.h5")).stem
     assert f"{name} is done. Expected: a cell that failed or is missing" in refused("retry", study, name)
+
+
+def test_one_unreadable_submission_is_named_by_all_commands_and_taken_back_by_cancel(
+    queued: Path, small_study: Path, settings: list[str], fake: FakeSlurm, espalier: Espalier, refused: Refused
+) -> None:
+    (path,) = queued.glob("slurm/*/submission.json")
+    path.write_text("null")
+    submit = ("submit", small_study, "--profile", "./site.toml", "--out", queued, *settings)
+    told = [refused(word, queued) for word in ("status", "logs", "retry")]
+    told += espalier(*submit).err.splitlines()
+    assert len(told) == 4
+    for line in told:
+        assert line.startswith(f"espalier: {path} is not readable (")
+        assert f"scancel --name {path.parent.name}" in line
+    answer = espalier("cancel", queued)
+    assert answer.code == 0
+    assert answer.err == f"espalier: {path} is not readable; its jobs are gone, remove {path.parent}\n"
+    assert {job["state"] for job in fake.jobs.values()} == {"CANCELLED"}

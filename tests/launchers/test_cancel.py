@@ -161,3 +161,31 @@ def test_a_job_that_queued_itself_again_after_scancel_is_cancelled_once_more(
     cancel(tiny_plan, study, SlurmCluster(), sleep=sleep)
     assert {job["state"] for job in fake.jobs.values()} == {"CANCELLED"}
     assert fake.calls()["scancel"] == 2
+
+
+@pytest.mark.parametrize("content", [None, '"x"', "{", ""])
+def test_jobs_are_taken_back_by_their_folder_s_name_where_submission_json_tells_nothing(
+    content: str | None, tiny_plan: Plan, fake: FakeSlurm, study: Path
+) -> None:
+    first = slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
+    assert first is not None
+    path = SubmissionFolder(study, first.name).path / "submission.json"
+    path.unlink() if content is None else path.write_text(content)
+    done, _ = cancelled(tiny_plan, study)
+    assert set(done.jobs) == set(fake.jobs)
+    assert {job["state"] for job in fake.jobs.values()} == {"CANCELLED"}
+    assert {cell.id for cell in done.cells} == {cell.id for cell in tiny_plan.cells}
+    assert done.notes == (
+        (f"{path} is not readable; its jobs are gone, remove {path.parent}",) if content else done.notes
+    )
+    assert bool(done.notes) == (content is not None)
+
+
+def test_a_folder_beside_the_submissions_names_no_job(tiny_plan: Plan, fake: FakeSlurm, study: Path) -> None:
+    slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
+    jobs = fake.jobs | {"7": {"name": "notes", "state": "RUNNING", "why": "None", "flags": {}}}
+    (fake.root / "jobs.json").write_text(json.dumps(jobs))
+    for name in ("notes", "notes,x-00000000"):
+        (study / "slurm" / name).mkdir()
+    cancelled(tiny_plan, study)
+    assert fake.jobs["7"]["state"] == "RUNNING"
