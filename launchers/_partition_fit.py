@@ -44,7 +44,7 @@ def lack(asked: Resources, known: Mapping[str, Partition], amount: Amount, whose
     """Return how a partition has too little of something, or None where it has enough or nothing is known.
 
     Args:
-        asked: what a cell asks for, and where.
+        asked: what a cell asks for, and where; of several partitions, any one may have enough.
         known: all partitions by name.
         amount: which part of it.
         whose: who asks, in words.

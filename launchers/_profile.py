@@ -34,8 +34,9 @@ Image = Annotated[str, _holding(r"[A-Za-z0-9/][A-Za-z0-9._:@#%+/-]*", "a path or
 Mounts = Annotated[str, _holding(r"/[A-Za-z0-9._:,/+-]*", "SOURCE:TARGET[:FLAGS], absolute, joined by commas")]
 Variable = Annotated[str, _holding(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
 Line = Annotated[str, _holding(r"(?!.*\$\()[^\n\r\x00-\x1f;`&|<>]+", "one plain command, without ; ` & | < > or $(")]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]  # Slurm's own numbers end there
+Memory = Annotated[float, Field(ge=2**-10, le=2**20)]  # GiB; less than one MiB would be 0M, to Slurm all of a node
+Minutes = Annotated[float, Field(ge=0.001, le=10**6)]
 
 
 class Override(Settings):
@@ -48,10 +49,10 @@ class Override(Settings):
     nodes: Count | None = None  # several only in kinds.KIND of a kind whose probes are spread over workers
     gpus: Annotated[int, Field(ge=0)] | None = None
     cpus: Count | None = None  # by default as many as the cell has threads; where probes are spread, times gpus
-    memory_gib: Positive | None = None
+    memory_gib: Memory | None = None
     time_min: Count | None = None
     cells_per_job: Count | None = None
-    minutes_per_cell: Positive | None = None  # an estimate; with minutes_per_job it packs tiny cells
+    minutes_per_cell: Minutes | None = None  # an estimate; with minutes_per_job it packs tiny cells
 
 
 class Container(Settings):
@@ -81,10 +82,10 @@ class Profile(Override):
 
     description: Annotated[str, _holding(r"[^\x00-\x1f]*", "one line of text")] = ""
     time_min: Count
-    minutes_per_job: Positive | None = None
+    minutes_per_job: Minutes | None = None
     max_running: Count = 256
     max_retries: Annotated[int, Field(ge=0)] = 1
-    raise_factor: Annotated[float, Field(gt=1)] = 2.0
+    raise_factor: Annotated[float, Field(gt=1, le=100)] = 2.0
     modules: tuple[Word, ...] = ()
     setup: tuple[Line, ...] = ()
     python: Place | None = None

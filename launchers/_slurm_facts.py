@@ -3,7 +3,8 @@
 import getpass
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 from launchers._slurm_call import call
 
@@ -86,9 +87,34 @@ def partitions() -> dict[str, Partition]:
     return found
 
 
-def partition_called(name: str | None, known: Mapping[str, Partition]) -> Partition | None:
-    """Return a partition by its name, the default one without a name, or None if there is none."""
-    return known.get(name) if name else next((each for each in known.values() if each.is_default), None)
+def partitions_called(names: str | None, known: Mapping[str, Partition]) -> list[Partition]:
+    """Return the partitions of a list with commas, of which Slurm takes any one; the default one without a name.
+
+    Those that are not known are left out.
+    """
+    if not names:
+        return [each for each in known.values() if each.is_default][:1]
+    return [known[name] for name in partition_names(names) if name in known]
+
+
+def partition_names(names: str | None) -> list[str]:
+    """Return the names in a list with commas."""
+    return [name for name in (names or "").split(",") if name]
+
+
+def partition_called(names: str | None, known: Mapping[str, Partition]) -> Partition | None:
+    """Return a partition by its name, the default one without a name, or None if there is none.
+
+    Of a list with commas, one that has of everything the most that one of them has: what it lacks, all of them lack.
+    """
+    found = partitions_called(names, known)
+    if not found:
+        return None
+    limits = [each.time_limit_min for each in found if each.time_limit_min is not None]
+    most = max(limits) if len(limits) == len(found) else None
+    merged = reduce(_both, found)
+    nodes = max(each.num_nodes for each in found)  # a job's nodes are all of one partition
+    return replace(merged, name=names or merged.name, time_limit_min=most, num_nodes=nodes)
 
 
 def allowance(config: Mapping[str, str], account: str | None, qos: str | None, partition: str | None) -> Allowance:
@@ -112,7 +138,7 @@ def allowance(config: Mapping[str, str], account: str | None, qos: str | None, p
     wanted = account or next((row["DefaultAccount"] for row in rows), "")
     cluster = config.get("ClusterName", "")
     own = [row for row in rows if row["Account"] == wanted and row["Cluster"] in ("", cluster)]
-    own = [row for row in own if row["Partition"] in ("", partition)]
+    own = [row for row in own if row["Partition"] in ("", *partition_names(partition))]
     own.sort(key=lambda row: row["Partition"], reverse=True)  # that of the partition before the general one
     name = qos or next((row["DefaultQOS"] for row in own if row["DefaultQOS"]), "normal")
     for row in _rows(("Name", "MaxSubmitJobsPerUser"), "qos", f"name={name}"):

@@ -22,7 +22,9 @@ from launchers._slurm_facts import (
     max_array_size,
     num_queued,
     partition_called,
+    partition_names,
     partitions,
+    partitions_called,
 )
 from launchers._slurm_trial import Answer, here, run_trial
 from suite.errors import UserError
@@ -72,7 +74,7 @@ def survey_cluster(profile: Profile, folder: Path, told: Callable[[str], None] =
     yield from _partitions(asked, known)
     yield from (_counted(asked, known, each) for each in AMOUNTS)
     yield Finding("arrays", "ok", f"up to {max_array_size(config) - 1} jobs in one; larger ones are split")
-    yield from (*allowed, _accounting(config), *_preemption(asked, config), *accepted)
+    yield from (*allowed, _accounting(config), *_preemption(asked, known, config), *accepted)
     if not any(each.is_bad for each in accepted):
         yield from _on_a_node(profile, folder, told)
 
@@ -114,16 +116,20 @@ def _asked(profile: Profile, known: Mapping[str, Partition]) -> list[Asked]:
 
 
 def _partitions(asked: list[Asked], known: Mapping[str, Partition]) -> Iterator[Finding]:
-    for name in dict.fromkeys(each.resources.partition for each in asked):
-        found = partition_called(name, known)
-        every = f"partition = one of {', '.join(sorted(known))}"
-        if found is None:
-            yield Finding("partition", "change", f"{name} is not there" if name else "no default one", every)
-        elif found.state != "up":
-            yield Finding("partition", "change", f"{found.name} is {found.state}", every)
-        else:
-            default = "" if name else ", the default"
-            yield Finding("partition", "ok", f"{found.name}{default}, {found.num_nodes} nodes")
+    """Yield whether the partitions are there, and up; of a list with commas one that is up is enough."""
+    every = f"partition = one of {', '.join(sorted(known))}"
+    for names in dict.fromkeys(each.resources.partition for each in asked):
+        found = partitions_called(names, known)
+        absent = [name for name in partition_names(names) if name not in known]
+        if absent or not found:
+            state = f"{', '.join(absent)} is not there" if absent else "no default one"
+            yield Finding("partition", "change", state, every)
+            continue
+        default = "" if names else ", the default"
+        states = [f"{each.name}{default}, {each.num_nodes} nodes" for each in found if each.state == "up"]
+        verdict: Verdict = "ok" if states else "change"
+        states += [f"{each.name} is {each.state}" for each in found if each.state != "up"]
+        yield Finding("partition", verdict, "; ".join(states), "" if verdict == "ok" else every)
 
 
 def _counted(asked: list[Asked], known: Mapping[str, Partition], amount: Amount) -> Finding:
@@ -173,11 +179,12 @@ def _jobs_at_a_time(asked: list[Asked], config: Mapping[str, str]) -> Iterator[F
             yield Finding("jobs at a time", "ok", state)
 
 
-def _preemption(asked: list[Asked], config: Mapping[str, str]) -> Iterator[Finding]:
+def _preemption(asked: list[Asked], known: Mapping[str, Partition], config: Mapping[str, str]) -> Iterator[Finding]:
     if config.get("PreemptType", "preempt/none") in ("preempt/none", "(null)"):
         yield Finding("preemption", "ok", "off")
         return
-    for name, mode in {(each.partition.name, each.partition.preempt_mode) for each in asked if each.partition}:
+    places = [place for each in asked for place in partitions_called(each.resources.partition, known)]
+    for name, mode in dict.fromkeys((place.name, place.preempt_mode) for place in places):
         if mode.upper() == "OFF" or any(word in mode.upper() for word in REQUEUES):
             yield Finding("preemption", "ok", f"{mode} in {name}; jobs are queued with --requeue")
         else:

@@ -41,6 +41,10 @@ def sites(fake: FakeSlurm) -> FakeSlurm:
             {"memory_gib": 600.0},
             "memory: 600 asked, the default has 5.85 GiB on a node. Change the profile: memory_gib = 5.85.",
         ),
+        (
+            {"cpus": 65, "partition": "batch,long"},
+            "processors: 65 asked, batch,long has 64 on a node. Change the profile: cpus = 64.",
+        ),
         ({"nodes": 3}, "nodes: 3 asked, the default has 2. Change the profile: nodes = 2."),
     ],
 )
@@ -80,3 +84,9 @@ def test_a_partition_without_limit_lacks_nothing() -> None:
     known = {"long": Partition("long", True, "up", None, "OFF", 1, 64, 488.3, 0)}
     asked = Resources(time_min=100_000, gpus=0, cpus=64, memory_gib=488.3, nodes=1)
     assert [lack(asked, known, amount) for amount in AMOUNTS] == [None] * 5
+
+
+def test_of_several_partitions_any_one_may_have_enough(tiny_plan: Plan, sites: FakeSlurm, study: Path) -> None:
+    profile = Profile(time_min=90, cpus=16, partition="batch,long")
+    assert slurm.submit(tiny_plan, study, profile, SlurmCluster()) is not None
+    assert {job["flags"]["partition"] for job in sites.jobs.values()} == {"batch,long"}

@@ -51,6 +51,12 @@ def test_every_profile_reads_and_says_what_it_is(name: str) -> None:
         ("partition = 'gpu'", "the key 'time_min' is missing"),
         ("time_min = '5'", "time_min = '5': Input should be a valid integer"),
         ("time_min = 5\nlearning_rate = 0.1", "unknown key 'learning_rate'"),
+        ("time_min = 5\nmemory_gib = 0.0001", "memory_gib = 0.0001: Input should be greater than or equal to 0.00097"),
+        ("time_min = 5\nmemory_gib = 1e300", "memory_gib = 1e+300: Input should be less than or equal to 1048576"),
+        ("time_min = 5\nminutes_per_job = 1e300", "minutes_per_job = 1e+300: Input should be less than or equal to"),
+        ("time_min = 5\nminutes_per_cell = 1e-300", "minutes_per_cell = 1e-300: Input should be greater than or"),
+        ("time_min = 5\nraise_factor = 1e308", "raise_factor = 1e+308: Input should be less than or equal to 100"),
+        ("time_min = 10000000000", "time_min = 10000000000: Input should be less than or equal to 2147483647"),
         ("time_min = 5\n[kinds.pruen]\ngpus = 1", "No kind of cell named 'pruen'. Did you mean 'prune'?"),
     ],
 )

@@ -172,3 +172,19 @@ def test_a_machine_without_slurm_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp
     found = {each.what: each for each in survey_cluster(Profile(time_min=5), tmp_path)}
     assert bad(found) == {"commands"}
     assert "controller" not in found
+
+
+def test_of_several_partitions_one_that_is_up_and_has_enough_will_do(survey: Survey, fake: FakeSlurm) -> None:
+    (fake.root / "configuration").write_text("PreemptType = preempt/partition_prio\n")
+    (fake.root / "partitions").write_text(
+        "batch*|up|1:00:00|REQUEUE|2|2|6000|gpu:2\nlong|down|infinite|CANCEL|1|64|6000|(null)\n"
+    )
+    found = survey(partition="batch,long", time_min=90, cpus=16)
+    assert bad(found) == set(), found
+    assert found["partition"].state == "batch, 2 nodes; long is down"
+    assert found["time limit"].state == "90 of no limit"
+    assert found["processors"].state == "16 of 64 on a node"
+    assert found["preemption"].state == "CANCEL in long: preempted jobs do not come back"
+    assert survey(partition="long")["partition"].state == "long is down"
+    assert survey(partition="batch,gone")["partition"].state == "gone is not there"
+    assert survey(partition="long,batch", cpus=65)["processors"].state == "65 asked, long,batch has 64 on a node"
