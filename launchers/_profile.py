@@ -1,6 +1,7 @@
 """Profiles: what a site's Slurm wants to be told. A study carries no resources, a profile carries no science."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -27,13 +28,30 @@ def _holding(characters: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _ending_by_itself(line: str) -> str:
+    """Check that a line of shell is a command, and none of it reaches into the next line."""
+    if line.lstrip().startswith("#"):
+        raise ValueError("Expected: a command; a line that begins with # is a comment, or an option of sbatch")
+    if line.endswith("\\"):
+        raise ValueError("Expected: a command that ends with its line, not in a backslash")
+    try:
+        shlex.split(line)
+    except ValueError as error:
+        raise ValueError(f"Expected: a command whose quotes are closed ({error})") from None
+    return line
+
+
 Word = Annotated[str, _holding(r"[A-Za-z0-9][A-Za-z0-9._:@%+,=/-]*", "letters, digits and . _ : @ % + , = / -")]
 Constraint = Annotated[str, _holding(r"[A-Za-z0-9(\[][A-Za-z0-9._:*&|,()\[\]-]*", "features joined by & | , ( ) [ ] *")]
 Place = Annotated[str, _holding(r"/[A-Za-z0-9._/+-]*", "an absolute path of letters, digits and . _ / + -")]
 Image = Annotated[str, _holding(r"[A-Za-z0-9/][A-Za-z0-9._:@#%+/-]*", "a path or an address of an image")]
 Mounts = Annotated[str, _holding(r"/[A-Za-z0-9._:,/+-]*", "SOURCE:TARGET[:FLAGS], absolute, joined by commas")]
 Variable = Annotated[str, _holding(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
-Line = Annotated[str, _holding(r"(?!.*\$\()[^\n\r\x00-\x1f;`&|<>]+", "one plain command, without ; ` & | < > or $(")]
+Line = Annotated[
+    str,
+    _holding(r"(?!.*\$\()[^\n\r\x00-\x1f;`&|<>]+", "one plain command, without ; ` & | < > or $("),
+    AfterValidator(_ending_by_itself),
+]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]  # Slurm's own numbers end there
 Memory = Annotated[float, Field(ge=2**-10, le=2**20)]  # GiB; less than one MiB would be 0M, to Slurm all of a node
 Minutes = Annotated[float, Field(ge=0.001, le=10**6)]

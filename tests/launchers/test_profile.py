@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,29 @@ def test_a_line_of_setup_is_one_plain_command(value: str, tmp_path: Path) -> Non
     assert "setup.0" in refusal(tmp_path, f'time_min = 5\nsetup = ["{value}"]')
 
 
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        ("#SBATCH --exclusive", "begins with #"),
+        ("  # a comment", "begins with #"),
+        ("echo x \\", "not in a backslash"),
+        ("export A='x", "quotes are closed"),
+        ('export A="x', "quotes are closed"),
+    ],
+)
+def test_a_line_of_setup_is_a_command_that_ends_with_its_line(value: str, rule: str, tmp_path: Path) -> None:
+    line = refusal(tmp_path, f"time_min = 5\nsetup = [{json.dumps(value)}]")
+    assert "setup.0 = " in line
+    assert rule in line
+
+
 def test_lists_and_containers_are_checked_as_well(tmp_path: Path) -> None:
     assert "modules.0" in refusal(tmp_path, 'time_min = 5\nmodules = ["cuda; rm"]')
     assert "environment.0" in refusal(tmp_path, 'time_min = 5\nenvironment = ["A=B"]')
     assert "container.image" in refusal(tmp_path, 'time_min = 5\n[container]\nimage = "a b"')
     assert "container.mounts" in refusal(tmp_path, 'time_min = 5\n[container]\nimage = "a"\nmounts = "/a:/b;c"')
-    good = 'time_min = 5\nsetup = ["source /opt/site/env.sh", "ulimit -n 4096"]\nconstraint = "[rack1|rack2]&ib"'
+    setup = """setup = ["source /opt/site/env.sh", "ulimit -n 4096", "export A='b # c'"]"""
+    good = f'time_min = 5\n{setup}\nconstraint = "[rack1|rack2]&ib"'
     assert read_profile(written(tmp_path, good)).setup[0].startswith("source")
 
 
