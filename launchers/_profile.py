@@ -174,6 +174,7 @@ def read_profile(name_or_path: str, kinds: Sequence[str] | None = None) -> Profi
         if kind not in known_kinds:
             raise unknown("kind of cell", kind, known_kinds, f"kinds.NAME of profile {name_or_path}")
     _check_nodes(profile, name_or_path)
+    _check_container(profile, name_or_path)
     return profile
 
 
@@ -181,7 +182,7 @@ def _check_nodes(profile: Profile, name: str) -> None:
     """Refuse several nodes where nothing would use the others.
 
     Raises:
-        UserError: a kind of cell runs in one process, or the job is inside a container.
+        UserError: a kind of cell runs in one process.
     """
     several = {kind: each.nodes for kind, each in profile.kinds.items() if (each.nodes or 1) > 1}
     places = {"nodes": profile.nodes} if (profile.nodes or 1) > 1 else {}
@@ -191,12 +192,28 @@ def _check_nodes(profile: Profile, name: str) -> None:
             f"{place} = {nodes} in profile {name}. Expected: several nodes only for kinds of cell whose probes are "
             "spread over workers; put it under [kinds.spectrum]."
         )
-    if several and profile.container is not None:
-        kind, nodes = next(iter(several.items()))
-        raise UserError(
-            f"kinds.{kind}.nodes = {nodes} in profile {name}, with a container. Expected: one node, because srun "
-            "cannot be called from inside; leave out one of the two."
-        )
+
+
+def _check_container(profile: Profile, name: str) -> None:
+    """Refuse a container where the workers of a cell's probes would be started from inside.
+
+    Raises:
+        UserError: a kind of cell whose probes are spread has several nodes or GPUs.
+    """
+    if profile.container is None:
+        return
+    for kind in filter(_is_spread, available("suite.cells")):
+        own = profile.kinds.get(kind, Override())
+        for key in ("nodes", "gpus"):
+            place, number = f"kinds.{kind}.{key}", getattr(own, key)
+            if number is None:
+                place, number = key, getattr(profile, key)
+            if (number or 1) > 1:
+                raise UserError(
+                    f"{place} = {number} in profile {name}, with a container. Expected: one node and at most one GPU "
+                    f"for {kind}, because srun cannot be called from inside to start the workers of its probes; leave "
+                    f"the container out, or put {key} = 1 under [kinds.{kind}]."
+                )
 
 
 def _is_spread(kind: str) -> bool:

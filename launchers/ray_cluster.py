@@ -62,7 +62,7 @@ def ray_cluster(
         patience_s: until all nodes are alive.
 
     Raises:
-        RayFailed: a step ended, or not all nodes were alive in time.
+        RayFailed: a step could not be started, or ended, or not all nodes were alive in time.
         UserError: ray is not installed.
     """
     for attempt in range(MAX_ATTEMPTS):
@@ -153,17 +153,28 @@ class _Cluster:
                     break
 
     def _start(self, host: str) -> None:
+        """Start the step of one host.
+
+        Raises:
+            RayFailed: there is no srun.
+        """
         log = self.logs / f"{host}.txt"
         environment = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
         environment |= {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ} | self.variables
         with log.open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603  no shell; every word is ours or Slurm's
-                step_command(self.given, host),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-            )
+            try:
+                process = subprocess.Popen(  # noqa: S603  no shell; every word is ours or Slurm's
+                    step_command(self.given, host),
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                )
+            except OSError as error:
+                raise RayFailed(
+                    f"srun cannot be started on {self.given.hosts[0]}: {error.strerror}. Expected: on the PATH of the "
+                    "job, as outside of containers."
+                ) from error
         self.steps.append(_Step(host, process, log))
         with suppress(OSError):  # an srun that has ended is found by the next look
             process.stdin.write(f"{json.dumps(asdict(self._order(host)))}\n".encode())  # type: ignore[union-attr]

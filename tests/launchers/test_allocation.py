@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from launchers._allocation import Allocation, allocation
-from launchers.ray_cluster import last_words, step_command
+from launchers.ray_cluster import RayFailed, last_words, ray_cluster, step_command
 from suite.errors import UserError
 
 JOB = {
@@ -62,6 +62,16 @@ def test_a_step_stands_beside_all_others_on_one_node_with_all_of_the_job() -> No
         "--cpus-per-task=4",
         "--mem=0",
     } <= set(words)
+
+
+def test_a_job_without_srun_has_no_ray_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    alone = allocation(JOB | {"SLURM_JOB_NODELIST": "n2"})
+    with (
+        pytest.raises(RayFailed, match=r"^srun cannot be started on n2: No such file or directory\. Expected: "),
+        ray_cluster(alone, tmp_path / "logs", lambda _: None),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

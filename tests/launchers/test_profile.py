@@ -134,6 +134,24 @@ def test_several_nodes_are_for_kinds_whose_probes_are_spread(tmp_path: Path) -> 
         read_profile(written(tmp_path, f"{text}\ncpus = 4")).resources(a_cell("spectrum", threads=3))
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[kinds.spectrum]\ngpus = 2", "kinds.spectrum.gpus = 2"),
+        ("[kinds.spectrum]\nnodes = 3", "kinds.spectrum.nodes = 3"),
+        ("gpus = 4", "gpus = 4"),
+        ("gpus = 4\n[kinds.prune]\ngpus = 1", "gpus = 4"),
+    ],
+)
+def test_workers_of_probes_cannot_be_started_from_a_container(text: str, place: str, tmp_path: Path) -> None:
+    container = "[container]\nimage = '/a.sqsh'"
+    line = refusal(tmp_path, f"time_min = 5\n{text}\n{container}")
+    assert line.startswith(f"{place} in profile ")
+    assert "srun cannot be called from inside" in line
+    one = f"time_min = 5\ngpus = 4\n[kinds.spectrum]\ngpus = 1\n{container}"
+    assert read_profile(written(tmp_path, one)).resources(a_cell("spectrum")).gpus == 1
+
+
 def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="Did you mean 'gpu'"):
         read_profile("gpuu")
