@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launchers._finding import Finding, Verdict
+from launchers._folder_name import folder_name_trouble
 from launchers._partition_fit import AMOUNTS, Amount, lack
 from launchers._profile import Profile, Resources
 from launchers._slurm_call import SlurmFailed
@@ -59,6 +60,9 @@ def survey_cluster(profile: Profile, folder: Path, told: Callable[[str], None] =
     yield from programs
     if any(each.is_bad for each in programs):
         return
+    trouble = folder_name_trouble(folder)
+    if trouble:
+        yield Finding("folder", "change", trouble.rstrip("."), "another folder with --out")
     told("asking Slurm")
     try:
         config, known = configuration(), partitions()
@@ -75,7 +79,7 @@ def survey_cluster(profile: Profile, folder: Path, told: Callable[[str], None] =
     yield from (_counted(asked, known, each) for each in AMOUNTS)
     yield Finding("arrays", "ok", f"up to {max_array_size(config) - 1} jobs in one; larger ones are split")
     yield from (*allowed, _accounting(config), *_preemption(asked, known, config), *accepted)
-    if not any(each.is_bad for each in accepted):
+    if not trouble and not any(each.is_bad for each in accepted):
         yield from _on_a_node(profile, folder, told)
 
 

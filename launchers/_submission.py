@@ -24,6 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from data.hdf5 import commit_bytes
 from launchers._arrays import JobArray
 from launchers._event_lines import ToldAgain, event_in
+from launchers._folder_name import check_folder_name
 from launchers._profile import Resources
 from suite.errors import UserError
 from suite.plan import Cell
@@ -120,8 +121,10 @@ class SubmissionFolder:
         """Make the folders, the one of pickles for the user alone, and write what is begun.
 
         Raises:
+            UserError: the study's folder cannot be named to Slurm.
             OSError: the folder takes no more files; nothing is left.
         """
+        check_folder_name(self.path)
         try:
             # Others may have to tell events, but who could rename the folder of pickles could run code as the user.
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -110,3 +110,21 @@ def test_a_folder_whose_jobs_may_be_left_stays(
     fake.works("scancel")
     assert espalier("cancel", study).code == 0
     assert {job["state"] for job in fake.jobs.values()} == {"CANCELLED"}
+
+
+@pytest.mark.parametrize("command", ["submit", "run"])
+@pytest.mark.parametrize("out", ["x\ntouch PWNED\n#", "a%jb", "deep/a\\b", "a\x1b[31m", "a\tb"])
+def test_a_folder_that_cannot_be_named_to_slurm_is_refused(
+    command: str, out: str, words: Callable[..., list[object]], fake: FakeSlurm, refused: Refused
+) -> None:
+    line = refused(*words(command, "time_min = 20\n", out))
+    assert line.startswith("espalier: the folder '/")
+    assert line.endswith("printable characters without % and backslash. Give another folder with --out DIR.")
+    assert fake.calls()["sbatch"] == 0
+
+
+def test_other_folders_are_queued_as_they_are_called(
+    words: Callable[..., list[object]], fake: FakeSlurm, espalier: Espalier
+) -> None:
+    assert espalier(*words("submit", "time_min = 20\n", "a b/\u00e4$x;y")).code == 0
+    assert fake.run(min(fake.jobs)) == ""

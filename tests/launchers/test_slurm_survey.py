@@ -188,3 +188,14 @@ def test_of_several_partitions_one_that_is_up_and_has_enough_will_do(survey: Sur
     assert survey(partition="long")["partition"].state == "long is down"
     assert survey(partition="batch,gone")["partition"].state == "gone is not there"
     assert survey(partition="long,batch", cpus=65)["processors"].state == "65 asked, long,batch has 64 on a node"
+
+
+@pytest.mark.parametrize("name", ["x\ntouch y", "a%jb", "a\\b"])
+def test_a_folder_that_cannot_be_named_to_slurm_gets_no_test_job(
+    name: str, survey: Survey, fake: FakeSlurm, tmp_path: Path
+) -> None:
+    found = survey(folder=tmp_path / name)
+    assert bad(found) == {"folder"}
+    assert found["folder"].state.endswith("in its name. Expected: printable characters without % and backslash")
+    assert not fake.jobs
+    assert not (tmp_path / name).exists()
