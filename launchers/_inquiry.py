@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from launchers._events import Report, Said
+from launchers._job_states import JobState
 from launchers._slurm_call import AccountingOff, SlurmFailed
-from launchers._slurm_cluster import Cluster, JobState
+from launchers._slurm_cluster import Cluster
 from launchers._submission import Submission, day_before
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from launchers._slurm_cluster import JobState
+from launchers._job_states import JobState
 from launchers._submission import QueuedArray, Submission, SubmissionFolder
 
 REPAIRS = {

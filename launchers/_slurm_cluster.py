@@ -6,13 +6,14 @@ jobs, are not read.
 
 import io
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from launchers._job_environment import job_environment
+from launchers._job_states import JobState, states_in
 from launchers._profile import Profile, Resources
 from launchers._refusals import refusal
 from launchers._slurm_call import SlurmFailed, call, spoken
@@ -28,36 +29,6 @@ from launchers._slurm_facts import (
 from launchers._slurm_job import run_element
 from launchers._warning import lead_s
 from suite.errors import STORAGE_ERRORS, UserError
-
-# Final states; every other one, also one that this code has never heard of, is that of a job that may still run.
-ENDED = frozenset(
-    [
-        "BOOT_FAIL",
-        "CANCELLED",
-        "COMPLETED",
-        "DEADLINE",
-        "FAILED",
-        "LAUNCH_FAILED",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-        "TIMEOUT",
-    ]
-)
-
-
-@dataclass(frozen=True)
-class JobState:
-    """How a job stands: Slurm's word, why it waits or how it ended, and where it ran."""
-
-    state: str
-    reason: str = ""
-    node: str = ""
-
-    @property
-    def ended(self) -> bool:
-        """Return whether it will not run any more."""
-        return self.state in ENDED
 
 
 @dataclass(frozen=True)
@@ -203,7 +174,7 @@ class SlurmCluster:
         """
         form = "%i|%T|%r|%N"
         lines = call("squeue", "--noheader", "--array", "--states=all", f"--format={form}", f"--name={','.join(names)}")
-        return dict(_states(lines))
+        return dict(states_in(lines))
 
     def history(self, names: Sequence[str], since: str) -> dict[str, JobState]:
         """Return how jobs with these names ended, by one call of sacct.
@@ -221,7 +192,7 @@ class SlurmCluster:
             f"--format={columns}",
             f"--starttime={since}",
         )
-        return dict(_states(call("sacct", *words, f"--name={','.join(names)}")))
+        return dict(states_in(call("sacct", *words, f"--name={','.join(names)}")))
 
 
 def require_slurm() -> None:
@@ -284,26 +255,3 @@ def _container(profile: Profile) -> list[str]:
         return []
     mounts = profile.container.mounts
     return [f"--container-image={profile.container.image}", *([f"--container-mounts={mounts}"] if mounts else [])]
-
-
-def _states(lines: str) -> Iterator[tuple[str, JobState]]:
-    """Yield (job, state) of "id|state|reason|node" lines; sacct writes elements that never began as 12_[3-5,8]."""
-    for line in lines.splitlines():
-        job, state, reason, node = (f"{line}|||".split("|"))[:4]
-        words = state.split()  # "CANCELLED by 1000"
-        if not words or "." in job:
-            continue
-        for each in _expanded(job):
-            yield each, JobState(words[0].rstrip("+"), "" if reason == "None" else reason, node)
-
-
-def _expanded(job: str) -> list[str]:
-    main, _, ranges = job.partition("_[")
-    if not ranges:
-        return [job]
-    found = []
-    for part in ranges.partition("]")[0].partition("%")[0].split(","):
-        first, _, last = part.partition("-")
-        if first.isdigit():
-            found += [f"{main}_{number}" for number in range(int(first), int(last or first) + 1)]
-    return found

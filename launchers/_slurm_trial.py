@@ -21,9 +21,10 @@ from typing import Any
 
 from data.hdf5 import commit_bytes
 from launchers._fresh_folder import missing_folders, remove_folders
+from launchers._job_states import JobState
 from launchers._profile import Profile
 from launchers._slurm_call import SlurmFailed
-from launchers._slurm_cluster import Cluster, JobState, Order
+from launchers._slurm_cluster import Cluster, Order
 from suite.plan import Cell
 from suite.store import CellId
 

@@ -11,9 +11,10 @@ from typing import Any
 from launchers._again import in_words
 from launchers._arrays import wave_of_each
 from launchers._claims import is_of
+from launchers._job_states import JobState
 from launchers._loss import loss
 from launchers._slurm_call import SlurmFailed
-from launchers._slurm_cluster import Cluster, JobState
+from launchers._slurm_cluster import Cluster
 from launchers._submission import Submission, day_before, elements_of, submissions
 from launchers._told import Place, Told
 from suite.claim import Owner

@@ -12,11 +12,12 @@ from launchers._again import INPUT, Again, Retries, announced, number_of, tell_a
 from launchers._events import Finished, Report, Said, Started
 from launchers._holders import Holders
 from launchers._inquiry import Inquiry
+from launchers._job_states import JobState
 from launchers._loss import Loss, loss
 from launchers._profile import Resources
 from launchers._refusals import Silent
 from launchers._schedule import Schedule
-from launchers._slurm_cluster import Cluster, JobState
+from launchers._slurm_cluster import Cluster
 from launchers._told import Place, Told
 from suite.attempt import Outcome
 from suite.errors import UserError

@@ -80,7 +80,7 @@ def test_accounting_that_has_not_heard_of_the_end_yet_is_asked_again(
     monkeypatch.setattr(SlurmCluster, "standing", lambda self, names: standing(self, names) | gone)
     gone = {}
     fake.set(lost, state=state)
-    from launchers._slurm_cluster import JobState
+    from launchers._job_states import JobState
 
     gone[lost] = JobState("TIMEOUT")  # squeue knows, accounting not yet
     outcomes, _ = waited(
