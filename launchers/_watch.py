@@ -18,6 +18,7 @@ from launchers._profile import Resources
 from launchers._refusals import Silent
 from launchers._schedule import Schedule
 from launchers._slurm_cluster import Cluster
+from launchers._stuck import Stuck
 from launchers._told import Place, Told
 from suite.attempt import Outcome
 from suite.errors import UserError
@@ -53,6 +54,7 @@ class Watch:
         self.inquiry = Inquiry(self.cluster, self.report)
         self.told = Told(self.folder)
         self.holders = Holders(self.folder)
+        self.stuck = Stuck(self.folder, self.report, self.settle_s)
 
     def wait(self) -> list[Outcome]:
         """Return one outcome per cell, in the plan's order, when all are known."""
@@ -76,12 +78,20 @@ class Watch:
         self._take_committed()
         if standing is not None:
             self._explain([key for key in self._open() if self._take_told(key, standing)])
+            self.stuck.look({job: standing.get(job) for job in map(self._job, self._open())})
         return len(self.schedule.outcomes) + len(self._started) > before
 
     @property
     def places(self) -> dict[str, Place]:
         """Return key of a cell -> where it is queued."""
         return self.holders.places
+
+    def _job(self, key: str) -> str:
+        """Return the job that holds a cell, or nothing."""
+        if key not in self.places:
+            return ""
+        _, array, index = self.places[key]
+        return array.ids[index]
 
     def _open(self) -> list[str]:
         return [key for key in self.schedule.cells if key not in self.schedule.outcomes]
