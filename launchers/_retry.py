@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from launchers._arrays import wave_of_each
 from launchers._claims import release_claims
 from suite.errors import UserError
 from suite.plan import Cell, Plan
@@ -28,6 +29,7 @@ def plan_again(
 
     Returns:
         The plan with these cells, inputs of theirs that have no record, and committed inputs; no cell if none failed.
+        What was begun comes last among its like: should it take its job down again, it takes no other cell along.
 
     Raises:
         UserError: a named cell is done, or in the queue.
@@ -43,13 +45,20 @@ def plan_again(
     if not only:
         _add_dependants(plan, chosen, there)
     inputs = {up.key for cell in plan.cells if cell.id.key in chosen for up in cell.inputs.values()}
-    return replace(plan, cells=tuple(cell for cell in plan.cells if cell.id.key in chosen | inputs))
+    cells = [cell for cell in plan.cells if cell.id.key in chosen | inputs]
+    waves = wave_of_each(cells)
+    return replace(plan, cells=tuple(sorted(cells, key=lambda cell: (waves[cell.id.key], _is_tried(states, cell)))))
 
 
 def let_go(plan: Plan, found: Sequence[Standing], store: Store, names: Collection[str]) -> None:
     """Release what killed jobs of these submissions were computing, for a process that is in no queue itself."""
     pairs = zip(plan.cells, found, strict=True)
     release_claims((cell for cell, each in pairs if each.state in ("lost", "missing")), store, names)
+
+
+def _is_tried(states: Mapping[str, Standing], cell: Cell) -> bool:
+    standing = states[cell.id.key]
+    return standing.state in ("failed", "lost") and standing.attempts > 0
 
 
 def _check_open(cell: Cell, standing: Standing, queue: bool) -> None:

@@ -8,6 +8,7 @@ import pytest
 from launchers import slurm
 from launchers._again import BEHIND, Again, Retries
 from launchers._profile import Profile
+from launchers._retry import plan_again
 from launchers._slurm_cluster import SlurmCluster
 from launchers._standing import overview
 from launchers._submission import QueuedArray, submissions
@@ -152,6 +153,20 @@ def test_what_is_not_queued_again_is_not_blamed(
         assert message.startswith("its job 12 ")
         assert message.endswith(words)
     assert len(submissions(study)) == 1
+
+
+def test_a_retry_puts_what_was_begun_behind_what_was_not(
+    plan: Plan, fake: FakeSlurm, study: Path, pack: list[Cell], poisoned: Poisoned
+) -> None:
+    step = poisoned([pack[0]], "OUT_OF_MEMORY")
+    step()
+    again = plan_again(plan, overview(plan, study, SlurmCluster()).cells, [])
+    order = [cell.id.key for cell in again.cells]
+    assert all(order.index(up.key) < order.index(cell.id.key) for cell in again.cells for up in cell.inputs.values())
+    slurm.submit(again, study, PROFILE, SlurmCluster())
+    step()
+    states = {each.name: each.state for each in overview(plan, study, SlurmCluster()).cells}
+    assert [states[cell.id.name] for cell in pack] == ["lost"] + ["done"] * (len(pack) - 1)
 
 
 def test_packs_are_halved_down_to_single_cells() -> None:
