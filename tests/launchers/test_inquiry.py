@@ -4,7 +4,8 @@ import pytest
 
 from launchers._events import Event, Said
 from launchers._inquiry import Inquiry
-from launchers._slurm_cluster import JobState, SlurmCluster
+from launchers._job_states import JobState
+from launchers._slurm_cluster import SlurmCluster
 from launchers._submission import Submission
 from tests.launchers.fake_slurm import FakeSlurm
 

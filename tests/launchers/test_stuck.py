@@ -6,8 +6,9 @@ import pytest
 
 from launchers import slurm
 from launchers._events import Event, Said
+from launchers._job_states import JobState
 from launchers._profile import Profile
-from launchers._job_states import JobState, SlurmCluster
+from launchers._slurm_cluster import SlurmCluster
 from launchers._stuck import Stuck, reasons_for_ever
 from launchers._submission import submissions
 from launchers._watch import Watch
