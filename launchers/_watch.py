@@ -201,7 +201,7 @@ class Watch:
         return Again(INPUT, number_of(submission, key), Resources(**array.resources))
 
     def _decided(self, key: str, found: Loss) -> Again | str:
-        if self.retries is None or key not in self.places or self.places[key][0].state != "queued":
+        if self.retries is None or key not in self.places or self.places[key][0].state == "cancelled":
             return ""
         submission, array, index = place = self.places[key]
         number = number_of(submission, key)

@@ -1,5 +1,6 @@
 """Lost cells that a waiting driver queues again, on a fake Slurm that decides how jobs end."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -168,8 +169,6 @@ def test_the_second_loss_is_the_end(tiny_plan: Plan, fake: FakeSlurm, study: Pat
 
 
 def test_a_python_error_is_never_tried_again(tiny_plan: Plan, fake: FakeSlurm, study: Path) -> None:
-    import dataclasses
-
     lost = dataclasses.replace(tiny_plan.cells[0], places={"data": "/nowhere/x.h5"})
     plan = dataclasses.replace(tiny_plan, cells=(lost, *tiny_plan.cells[1:]))
     slurm.submit(plan, study, PROFILE, SlurmCluster())
@@ -186,6 +185,17 @@ def test_what_somebody_cancelled_is_left_alone(tiny_plan: Plan, fake: FakeSlurm,
     outcomes, _ = waited(tiny_plan, study, lambda _: None)
     assert "done" not in by_status(outcomes)
     assert len(submissions(study)) == 1
+
+
+def test_jobs_whose_submitter_was_killed_as_he_let_them_go_are_queued_again_as_well(
+    tiny_plan: Plan, fake: FakeSlurm, study: Path
+) -> None:
+    done = slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
+    assert done is not None
+    SubmissionFolder(study, done.name).write(dataclasses.replace(done, state="releasing"))
+    fake.set(done.arrays[0].ids[0], state="NODE_FAIL")
+    outcomes, _ = waited(tiny_plan, study, lambda _: fake.run_all())
+    assert by_status(outcomes) == {"done": len(tiny_plan.cells)}
 
 
 def test_a_driver_that_is_started_anew_goes_on_counting(tiny_plan: Plan, fake: FakeSlurm, study: Path) -> None:
