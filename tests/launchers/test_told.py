@@ -20,8 +20,10 @@ def files(tmp_path: Path) -> SubmissionFolder:
 
 
 def test_what_a_job_began_and_what_stood_behind_it(tmp_path: Path, files: SubmissionFolder) -> None:
-    files.tell(0, 0, {"event": "queued_again", "cell": "b"})  # by a driver, which begins nothing
+    again = {"event": "queued_again", "cell": "b", "cause": "NODE_FAIL", "number": 1, "raised": {}}
+    files.tell(0, 0, again)  # by a driver, which begins nothing
     told = Told(tmp_path)
+    assert told.of_cell({"b": PLACE}, "b") == [again]
     assert [told.is_begun(PLACE, key) for key in "ab"] == [True, False]
     assert [told.is_behind(PLACE, key) for key in "ab"] == [False, True]
 
