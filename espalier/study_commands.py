@@ -43,10 +43,13 @@ def run(
     override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
 ) -> None:
     """Run whatever is missing of a study, collect it, and write its report."""
+    from launchers._folder_name import check_folder_name
     from launchers._fresh_folder import removed_if_refused
 
     run_on = launcher_called(launcher, profile)
     plan, folder = _planned(study, override, out)
+    if launcher == "slurm":
+        check_folder_name(folder)
     with removed_if_refused(folder):
         _make_folder(plan, folder)
         run_and_report(plan, folder, run_on, workers or num_processors())
@@ -60,6 +63,7 @@ def submit(
     override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
 ) -> None:
     """Queue whatever is missing of a study on a Slurm cluster, and return."""
+    from launchers._folder_name import check_folder_name
     from launchers._fresh_folder import removed_if_refused
     from launchers._profile import read_profile
     from launchers._slurm_cluster import require_slurm
@@ -67,6 +71,7 @@ def submit(
     chosen = read_profile(profile)
     require_slurm()
     plan, folder = _planned(study, override, out)
+    check_folder_name(folder)
     with removed_if_refused(folder):
         _make_folder(plan, folder)
         queue_and_tell(plan, folder, chosen)
