@@ -28,7 +28,7 @@ WHOLE = (
     "options={spectrum={num_lanczos_steps=20}, limit={num_lanczos_steps=20, max_evaluations=12, fine_tune_epochs=1}}",
 )
 # For each seed five cells: two dense ones, the second of which takes seconds; one needs the first, two the second.
-SLOW_EPOCHS = 3000  # so many that a cell outlives what a test asks about it, and KillWait
+SLOW_EPOCHS = 6000
 SLOW = (
     'methods=["random", "lomp"]',
     "sparsities=[0.5]",
