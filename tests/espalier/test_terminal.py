@@ -33,6 +33,7 @@ SLOW_END = """
 import signal, time
 from espalier.terminal import interrupt_on_signals
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may have it ignored
 interrupt_on_signals()
 try:
     try:
@@ -62,6 +63,12 @@ def test_an_interrupt_that_python_drops_comes_again() -> None:
 def test_an_interrupt_on_its_way_does_not_come_again(name: str) -> None:
     assert signal.Signals[name]
     assert output_of(SLOW_END.format(name=name))[0] == "ended\nNone\n"
+
+
+def test_a_lost_terminal_that_is_ignored_stays_ignored() -> None:
+    program = "import signal; from espalier.terminal import interrupt_on_signals as on; "
+    program += "signal.signal(signal.SIGHUP, signal.SIG_IGN); on(); signal.raise_signal(signal.SIGHUP); print('alive')"
+    assert output_of(program)[0] == "alive\n"
 
 
 def test_plans_and_warnings_are_told_once_each_and_the_rest_is_not(capsys: pytest.CaptureFixture[str]) -> None:
