@@ -46,7 +46,7 @@ def run_all(commands: str, folder: Path) -> list[subprocess.CompletedProcess[str
 @pytest.mark.slow
 def test_own_study_runs_as_written(tmp_path):
     (tmp_path / "my-study.toml").write_text(block_with("toml", 'name = "my-study"'))
-    run, status, report = run_all(block_with("sh", "my-study.toml"), tmp_path)
+    run, status, report = run_all(block_with("sh", "espalier run my-study.toml --launcher ray"), tmp_path)
     assert (run.returncode, status.returncode, report.returncode) == (0, 0, 0), run.stderr + status.stderr
     assert "LOMP + fine-tuning" in run.stdout
     assert "prune" in status.stdout
