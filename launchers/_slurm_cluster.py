@@ -199,7 +199,9 @@ def require_slurm() -> None:
     """Check that this is a login node with all that submitting needs.
 
     Raises:
-        UserError: submitit or a command of Slurm is missing.
+        UserError: submitit or a command of Slurm is missing, or Slurm does not answer.
+
+    Cost: one scontrol.
     """
     try:
         import submitit  # noqa: F401  asked for here, so that a plan is refused before anything is written
@@ -208,6 +210,13 @@ def require_slurm() -> None:
     missing = [each for each in ("sbatch", "srun", "squeue", "scontrol", "scancel") if shutil.which(each) is None]
     if missing:
         raise UserError(f"{missing[0]} is not on the PATH. Expected: a machine where Slurm's commands work.")
+    try:
+        configuration()
+    except SlurmFailed as error:
+        raise UserError(
+            f"Slurm does not answer ({error}). Expected: a machine where sinfo works; does SLURM_CONF name its "
+            "configuration? Nothing was queued."
+        ) from None
 
 
 def parameters(order: Order, profile: Profile) -> dict[str, Any]:

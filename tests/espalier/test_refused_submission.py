@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from data.hdf5 import commit_bytes
+from launchers._slurm_call import SlurmFailed
+from launchers._slurm_cluster import SlurmCluster
 from launchers._submission import submissions
 from tests.launchers.fake_slurm import FakeSlurm
 
@@ -98,10 +100,27 @@ def test_a_folder_that_was_there_stays_as_it_was(
     assert len(submissions(study)) == 1
 
 
-def test_a_folder_whose_jobs_may_be_left_stays(
-    words: Callable[..., list[object]], working_folder: Path, fake: FakeSlurm, espalier: Espalier
+def test_a_slurm_that_does_not_answer_is_told_before_anything_is_made(
+    words: Callable[..., list[object]], fake: FakeSlurm, refused: Refused
 ) -> None:
-    fake.fails("scontrol", "Unable to contact slurm controller")
+    fake.fails("scontrol", "Could not establish a configuration source")
+    line = refused(*words("submit", "time_min = 20\n", "study"))
+    assert "does not answer (scontrol: Could not establish a configuration source)" in line
+    assert "does SLURM_CONF name its configuration?" in line
+    assert fake.calls() == {"scontrol": 1}
+
+
+def test_a_folder_whose_jobs_may_be_left_stays(
+    words: Callable[..., list[object]],
+    working_folder: Path,
+    fake: FakeSlurm,
+    espalier: Espalier,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def silent(*_: object) -> None:
+        raise SlurmFailed("scontrol: Unable to contact slurm controller")
+
+    monkeypatch.setattr(SlurmCluster, "release", silent)
     fake.fails("scancel", "Unable to contact slurm controller")
     answer = espalier(*words("submit", "time_min = 20\n", "study"))
     assert answer.code == 2
