@@ -4,7 +4,7 @@ import heapq
 from dataclasses import replace
 
 from suite.attempt import Outcome
-from suite.claim import is_perhaps_claimed, live_owner
+from suite.claim import live_owner
 from suite.extensions import load
 from suite.plan import Cell, Plan
 from suite.store import Store
@@ -48,7 +48,7 @@ class Schedule:
         claimed: list[tuple[int, int, int, str]] = []
         while self._ready:
             entry = heapq.heappop(self._ready)
-            if not self._is_claimed(self.cells[entry[-1]]):
+            if live_owner(self._store.claim_path(self.cells[entry[-1]].id)) is None:
                 break
             claimed.append(entry)
         else:
@@ -81,10 +81,6 @@ class Schedule:
                 lost = Outcome(self.cells[dependant].id, "upstream_failed", f"needs {reason}", attempts=0)
                 ended += self.finish(replace(lost))
         return ended
-
-    def _is_claimed(self, cell: Cell) -> bool:
-        path = self._store.claim_path(cell.id)
-        return is_perhaps_claimed(path) and live_owner(path) is not None
 
     def _push(self, key: str) -> None:
         priority = getattr(load("suite.cells", self.cells[key].id.kind, "kind of cell"), "PRIORITY", 0)

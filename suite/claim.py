@@ -141,11 +141,6 @@ def live_owner(path: Path) -> Owner | None:
     return None if newest is None else _live(newest, _this_process(), time.time())
 
 
-def is_perhaps_claimed(path: Path) -> bool:
-    """Return whether somebody may compute a cell, by one look at one file; `live_owner` reads it as well."""
-    return _numbered(path, 0).exists()
-
-
 def live_owners(folder: Path) -> dict[str, Owner]:
     """Return name of a cell -> who computes it now, by one listing of the folder and one small file for each claim."""
     newest: dict[str, Path] = {}

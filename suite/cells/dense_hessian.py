@@ -3,7 +3,7 @@
 Cost: one product per weight and a full eigendecomposition; refused above max_dim weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -12,14 +12,14 @@ from suite.cells._context import Context
 from suite.cells._predictions import prediction_metrics, prediction_rows
 from suite.cells.limit import Options as LimitOptions
 from suite.cells.spectrum import stored_network
-from suite.curvature.dense import MAX_DIM, Eigendecomposition, dense_hessian, eigendecomposition
+from suite.curvature.dense import MAX_DIM, dense_hessian, eigendecomposition
 from suite.curvature.quadrature import atoms
 from suite.datasets import DataSpec
 from suite.errors import UserError
 from suite.extensions import load
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.exact import exact_delta_measure
-from suite.limits.exact_masks import exact_masked_limit
+from suite.limits.exact_masks import exact_masked_limits
 from suite.limits.predict import Prediction, predict
 from suite.limits.removal import MagnitudeOrder
 from suite.network import ModelSpec
@@ -96,7 +96,8 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     delta_measure = exact_delta_measure(eigenvalues, spectrum.eigenvectors.cpu().numpy(), order)
     context.progress(0.95, "exact limits")
     predictions = predict(atoms(eigenvalues), order, tolerance, delta_measure, config.curvature, resolution=0.0)
-    predictions += _of_masks(spectrum, order, predictions)
+    masks = exact_masked_limits(spectrum.eigenvalues, spectrum.eigenvectors, order, predictions)
+    predictions += [Prediction("masked_quadratic", *each) for each in masks.items()]
     metrics = prediction_metrics(predictions, "dense_hessian")
     metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
     metrics["num_zero_rows"] = Metric(spectrum.num_zero_rows, "weights")
@@ -110,24 +111,3 @@ def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
         "limits": [row | ({"curvature": "positive"} if row["limit"] == "masked_quadratic" else {}) for row in rows],
         "spectra": [{"source": "dense_hessian"}],
     }
-
-
-def _of_masks(
-    spectrum: Eigendecomposition, order: MagnitudeOrder, predictions: Sequence[Prediction]
-) -> list[Prediction]:
-    """Return the limit of the actual masks at each tolerance; the search begins at the sharp limit."""
-    return [
-        Prediction(
-            "masked_quadratic",
-            each.tolerance_factor,
-            exact_masked_limit(
-                spectrum.eigenvalues,
-                spectrum.eigenvectors,
-                order,
-                each.estimate.loss_tolerance_nats,
-                each.estimate.num_removed,
-            ),
-        )
-        for each in predictions
-        if each.limit == "statistical_dimension"
-    ]

@@ -1,6 +1,7 @@
 """The limit of the actual masks from all eigenvalues and eigenvectors, by direct solves: the oracle. Small networks."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from suite.limits.count_search import bracket_count
 from suite.limits.estimate import LimitEstimate, check_loss_tolerance
 from suite.limits.masked_quadratic import damping_of_kept_weights
+from suite.limits.predict import Prediction
 from suite.limits.removal import MagnitudeOrder
 
 
@@ -49,6 +51,19 @@ def exact_masked_limit(
         loss_tolerance_nats=loss_tolerance_nats,
         curvature="positive",
     )
+
+
+def exact_masked_limits(
+    eigenvalues: Tensor, eigenvectors: Tensor, order: MagnitudeOrder, predictions: Sequence[Prediction]
+) -> dict[float, LimitEstimate]:
+    """Search the limit at each tolerance factor, from the statistical_dimension limit there; see exact_masked_limit."""
+    return {
+        each.tolerance_factor: exact_masked_limit(
+            eigenvalues, eigenvectors, order, each.estimate.loss_tolerance_nats, each.estimate.num_removed
+        )
+        for each in predictions
+        if each.limit == "statistical_dimension"
+    }
 
 
 def _least_loss(

@@ -10,7 +10,7 @@ from suite.curvature.dense import dense_hessian, eigendecomposition
 from suite.curvature.operators import SymmetricOperator
 from suite.errors import UserError
 from suite.limits.adaptive import Target
-from suite.limits.exact_masks import exact_masked_limit
+from suite.limits.exact_masks import exact_masked_limits
 from suite.limits.faithful import NUM_LANCZOS_STEPS
 from suite.limits.masked_quadratic import MaskedQuadraticLimit, damping_of_kept_weights
 from suite.limits.predict import Prediction
@@ -87,13 +87,13 @@ def _masked(
     progress: Progress,
 ) -> dict[str, Any]:
     """Search the limit of the actual masks: exactly where the Hessian is small enough to be had whole."""
+    if operator.dim <= MAX_EXACT_DIM:
+        return _exactly_masked(network, predictions, loss_tolerance_nats, progress)
     guesses = {
         each.tolerance_factor: each.estimate.num_removed
         for each in predictions
         if each.limit == "statistical_dimension"
     }
-    if operator.dim <= MAX_EXACT_DIM:
-        return _exactly_masked(network, guesses, loss_tolerance_nats, progress)
     dtype = "float64" if operator.dtype == torch.float64 else "float32"
     curvature = network.convexified(
         dtype,
@@ -113,7 +113,7 @@ def _masked(
 
 
 def _exactly_masked(
-    network: Network, guesses: Mapping[float, int], loss_tolerance_nats: float, progress: Progress
+    network: Network, predictions: Sequence[Prediction], loss_tolerance_nats: float, progress: Progress
 ) -> dict[str, Any]:
     operator, order = network.hessian("float64"), MagnitudeOrder.of(network.weights())
     hessian = dense_hessian(
@@ -122,11 +122,8 @@ def _exactly_masked(
     progress(0.5, "eigendecomposition")
     parts = eigendecomposition(hessian)
     del hessian
-    found = {}
-    for turn, (factor, guess) in enumerate(guesses.items()):
-        progress(0.8 + 0.2 * turn / len(guesses), f"masks at {factor:g} times the loss tolerance")
-        tolerance = factor * loss_tolerance_nats
-        found[factor] = exact_masked_limit(parts.eigenvalues, parts.eigenvectors, order, tolerance, guess)
+    progress(0.8, "limits of the masks")
+    found = exact_masked_limits(parts.eigenvalues, parts.eigenvectors, order, predictions)
     return {
         **_at_tolerances({factor: limit.sparsity_limit for factor, limit in found.items()}),
         "lower": found[1.0].lower,
