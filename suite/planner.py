@@ -79,9 +79,10 @@ class Planner:
         until = "" if stop_step is None else f" to step {stop_step}"
         return self.add("dense", config, {}, task, f"seed {seed} dense{until}")
 
-    def options(self, name: str, module: ModuleType) -> Settings:
-        """Return the checked options of a method or an analysis."""
-        checked: Settings = validated(module.Options, self.study.options.get(name, {}), f"options.{name}")
+    def options(self, task: Task, name: str, module: ModuleType) -> Settings:
+        """Return the checked options of a method or an analysis: the study's, else the task's."""
+        values = task.options.get(name, {}) | self.study.options.get(name, {})
+        checked: Settings = validated(module.Options, values, f"options.{name}")
         return checked
 
     def add_method(self, task: Task, method: str, seed: int) -> None:
@@ -89,7 +90,7 @@ class Planner:
         module = load("suite.pruning.methods", method, "method")
         _, _, total = self.network(task)
         sparsities = self.study.sparsities if module.PRUNES else (0.0,)
-        for variant in method_variants(module, method, self.options(method, module)):
+        for variant in method_variants(module, method, self.options(task, method, module)):
             wanted: dict[int, float] = {}
             for sparsity in sparsities:
                 num_keep = kept_count(total, sparsity)
@@ -117,7 +118,8 @@ class Planner:
         if analysis not in analyses():
             raise unknown("analysis", analysis, analyses(), "an analysis is a cell that a study can name")
         module = load("suite.cells", analysis, "analysis")
-        cell: Cell = module.plan(self, task, seed, self.options(analysis, module).model_copy(update=dict(same or {})))
+        options = self.options(task, analysis, module).model_copy(update=dict(same or {}))
+        cell: Cell = module.plan(self, task, seed, options)
         return cell
 
     def reference(self, task: Task, method: str, seed: int) -> Cell:
@@ -131,7 +133,9 @@ class Planner:
         """Refuse a step that training does not reach, and say so where it is a default that nobody wrote."""
         total = num_steps(task.recipe(method), self.network(task)[0].num_train)
         if step >= total:
-            is_default = "rewind_step" not in self.study.options.get(method, {})
+            is_default = all(
+                "rewind_step" not in options.get(method, {}) for options in (task.options, self.study.options)
+            )
             repair = f" It is the default of {method}: set [options.{method}] rewind_step." * is_default
             raise UserError(
                 f"rewind_step = {step} is past the end of training on task {task.name}. "

@@ -17,19 +17,21 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Recipe(Settings):
-    """How a network is trained: plain SGD with momentum, all schedules counted in steps."""
+    """How a network is trained. Whatever is in here can change a bit of the result, and is part of a cell's key."""
 
     epochs: PositiveInt
     batch_size: PositiveInt
     learning_rate: Annotated[float, Field(gt=0)]
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd; adam has its own, as torch sets them
+    nesterov: bool = False
     weight_decay: NonNegative = 0.0  # L2: adds weight_decay * w to the gradient, as torch.optim.SGD does
     l1: NonNegative = 0.0  # adds l1 * sign(w) to the gradient; sign(0) = 0
     l1_scope: Literal["prunable", "all"] = "prunable"  # "all" also pulls biases and normalisation, as the original does
     schedule: Literal["constant", "cosine", "step"] = "cosine"
-    milestones: tuple[PositiveInt, ...] = ()  # steps at which a "step" schedule multiplies the rate by gamma
+    milestones: tuple[PositiveInt, ...] = ()  # epochs after which a "step" schedule multiplies the rate by gamma
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
     initialisation: Literal["kaiming_normal", "signed_constant", "as_built"] = "kaiming_normal"
 
     @model_validator(mode="after")
@@ -37,10 +39,19 @@ class Recipe(Settings):
         if (self.schedule == "step") != bool(self.milestones):
             raise ValueError(
                 f"schedule = {self.schedule!r} with milestones = {list(self.milestones)}; "
-                "milestones (steps) are needed by schedule = 'step', and by no other schedule"
+                "milestones (epochs) are needed by schedule = 'step', and by no other schedule"
             )
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones = {list(self.milestones)} must grow")
+        return self
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "Recipe":
+        if self.nesterov and (self.optimiser != "sgd" or self.momentum == 0):
+            raise ValueError(
+                f"nesterov = true with optimiser = {self.optimiser!r} and momentum = {self.momentum:g}; "
+                "it is a kind of momentum: leave it out, or set optimiser = 'sgd' and momentum = 0.9"
+            )
         return self
 
 
@@ -52,10 +63,13 @@ class Task(Settings):
     model: str  # a file in suite/models, or module:function of the user's own
     model_options: dict[str, Any] = Field(default_factory=dict)
     data: str  # a file in data/, or the path of an HDF5 file in the same layout
+    data_options: dict[str, Any] = Field(default_factory=dict)  # of a generated data set
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # part of the science: floating-point sums depend on it
     training: Recipe
     # per method: the keys of `training` in which its own recipe differs
     recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    # per method: the options that belong to this task; a study's own come first
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     def recipe(self, method: str) -> Recipe:
         """Return the recipe with which a method's dense reference, and its pruned network, is trained."""

@@ -64,7 +64,7 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
             f"The analysis dense_hessian of task {task.name} needs a {total} x {total} matrix. Expected: at most "
             f"{options.max_dim} weights (options.dense_hessian.max_dim). Leave it out: spectrum needs no matrix."
         )
-    limit = planner.options("limit", load("suite.cells", "limit", "analysis"))
+    limit = planner.options(task, "limit", load("suite.cells", "limit", "analysis"))
     assert isinstance(limit, LimitOptions)
     config = Config(
         model=spec,

@@ -54,7 +54,7 @@ class Config(Settings):
 def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
     """Plan the limit of one dense network; it needs no `spectrum`, because its one probe takes 128 steps."""
     located, spec, total = planner.network(task)
-    limit = planner.options("limit", load("suite.cells", "limit", "analysis"))
+    limit = planner.options(task, "limit", load("suite.cells", "limit", "analysis"))
     assert isinstance(limit, LimitOptions)
     config = Config(
         model=spec,

@@ -60,7 +60,7 @@ class Config(Settings):
 def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
     """Plan the limit of one dense network's magnitude masks; the spectrum gives the guess that the search starts at."""
     located, spec, _ = planner.network(task)
-    limit = planner.options("limit", load("suite.cells", "limit", "analysis"))
+    limit = planner.options(task, "limit", load("suite.cells", "limit", "analysis"))
     assert isinstance(limit, LimitOptions)
     spectrum = planner.analysis_cell(task, "spectrum", seed, {"network": options.network})
     config = Config(

@@ -77,7 +77,7 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
         UserError: an option fixes what the tolerance chooses.
     """
     located, spec, total = planner.network(task)
-    search = _search(planner, options)
+    search = _search(planner, task, options)
     config = Config(
         model=spec,
         data=located.spec,
@@ -121,8 +121,8 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     )
 
 
-def _search(planner: "Planner", options: Options) -> Search | None:
-    limit: Any = planner.options("limit", load("suite.cells", "limit", "analysis"))
+def _search(planner: "Planner", task: Task, options: Options) -> Search | None:
+    limit: Any = planner.options(task, "limit", load("suite.cells", "limit", "analysis"))
     if limit.tolerance is None:
         return None
     for name in ("num_probes", "num_lanczos_steps"):

@@ -87,7 +87,7 @@ def test_a_bad_value_of_the_study(tiny_study: Path, override: str, value: str, r
         ("training.momentum=1.0", "training.momentum = 1.0", "less than 1"),
         ("training.l1=-1e-3", "training.l1 = -0.001", "greater than or equal to 0"),
         ("training.schedule='cosin'", "training.schedule = 'cosin'", "'constant', 'cosine' or 'step'"),
-        ("training.schedule='step'", "schedule = 'step' with milestones = []", "milestones (steps) are needed by"),
+        ("training.schedule='step'", "schedule = 'step' with milestones = []", "milestones (epochs) are needed by"),
         ("training.milestones=[3]", "schedule = 'cosine' with milestones = [3]", "by no other schedule."),
         ("threads=0", "threads = 0", "greater than or equal to 1"),
         ("training=3", "training = 3", "object"),
@@ -117,7 +117,10 @@ def test_milestones_grow(tiny_study: Path, milestones: list[int]) -> None:
         ("training.epoch=1", "unknown key 'training.epoch'. Did you mean 'epochs'? Known: batch_size, epochs, "),
         ("recipes.lomp.l11=0.1", "unknown key 'l11'. Did you mean 'l1'? Known: batch_size, "),
         ("recipes.lompp.l1=0.1", "No method named 'lompp'. Did you mean 'lomp'? Known: dense, "),
-        ("methds=[]", "No setting named 'methds'. Did you mean 'methods'? Known: analyses, data, description, methods"),
+        (
+            "methds=[]",
+            "No setting named 'methds'. Did you mean 'methods'? Known: analyses, data, data_options, description",
+        ),
     ],
 )
 def test_an_unknown_key_is_answered_with_the_nearest(tiny_study: Path, override: str, line: str) -> None:

@@ -127,7 +127,7 @@ def _search_recipe(recipe: Recipe, options: Options, epochs: int) -> Recipe:
             "l1": 0.0,
             "schedule": "cosine",
             "milestones": (),
-            "warmup_steps": 0,
+            "warmup_epochs": 0,
         }
     )
 

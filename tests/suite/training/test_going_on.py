@@ -81,7 +81,7 @@ def masks() -> Masks:
 CASES: dict[str, dict[str, Any]] = {
     "momentum": {"momentum": 0.9, "weight_decay": 1e-3, "l1": 1e-3, "schedule": "cosine"},
     "plain": {"momentum": 0.0},
-    "warm-up": {"momentum": 0.9, "schedule": "step", "milestones": (3, 6), "warmup_steps": 4},
+    "warm-up": {"momentum": 0.9, "schedule": "step", "milestones": (1, 2), "warmup_epochs": 2},
 }
 
 

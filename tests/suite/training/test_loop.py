@@ -105,7 +105,7 @@ def test_the_rate_of_each_step_is_the_schedule_s(recipe: Make) -> None:
     # The gradient of the penalty is 1, so each step moves the weight by its rate.
     model, positions = Ramp(), [0.0]
     hooks = Hooks(penalty=lambda: model.position, after_step=lambda: positions.append(model.position.item()))
-    made = recipe(epochs=4, batch_size=25, schedule="step", milestones=(3, 6), gamma=0.1, warmup_steps=2)
+    made = recipe(epochs=4, batch_size=25, schedule="step", milestones=(2, 3), gamma=0.1, warmup_epochs=1)
     train(model, splits(), made, 0, hooks=hooks)
     expected = [learning_rate(made, step, 8) for step in range(8)]
     assert -np.diff(positions) == pytest.approx(expected, rel=1e-12)

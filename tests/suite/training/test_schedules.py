@@ -36,13 +36,14 @@ def test_a_cosine_goes_from_the_rate_to_zero(recipe: Make) -> None:
 
 
 def test_steps_multiply_at_their_milestones(recipe: Make) -> None:
-    made = recipe(schedule="step", milestones=(2, 5), gamma=0.5, learning_rate=0.8)
+    made = recipe(epochs=7, schedule="step", milestones=(2, 5), gamma=0.5, learning_rate=0.8)
     assert rates(made, 7) == [0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2]
 
 
 def test_a_warm_up_rises_linearly_and_ends_in_the_schedule(recipe: Make) -> None:
-    assert rates(recipe(learning_rate=0.4, warmup_steps=4), 6) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
-    cosine = recipe(schedule="cosine", learning_rate=0.4)
-    warm = cosine.model_copy(update={"warmup_steps": 2})
+    made = recipe(epochs=3, learning_rate=0.4, warmup_epochs=2)
+    assert rates(made, 6) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+    cosine = recipe(epochs=3, schedule="cosine", learning_rate=0.4)
+    warm = cosine.model_copy(update={"warmup_epochs": 1})
     assert rates(warm, 6)[0] == pytest.approx(rates(cosine, 6)[0] / 2)
     assert rates(warm, 6)[1:] == rates(cosine, 6)[1:]

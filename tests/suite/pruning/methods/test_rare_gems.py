@@ -148,7 +148,7 @@ def test_scores_are_trained_by_their_own_recipe(
     make_search: Make, monkeypatch: pytest.MonkeyPatch, recipe: Callable[..., Recipe]
 ) -> None:
     watched = Watched(monkeypatch)
-    mine = recipe(epochs=9, momentum=0.8, weight_decay=0.1, l1=0.1, schedule="step", milestones=(3,), warmup_steps=2)
+    mine = recipe(epochs=9, momentum=0.8, weight_decay=0.1, l1=0.1, schedule="step", milestones=(3,), warmup_epochs=2)
     find_ticket(make_search(10, recipe=mine), Options(score_learning_rate=0.25))
     assert watched.recipe == recipe(epochs=9, momentum=0.8, schedule="cosine", learning_rate=0.25)
 
