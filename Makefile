@@ -32,7 +32,7 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	$(BIN)/pytest -q -m "not slow and not browser and not gpu and not slurm"
+	$(BIN)/pytest -q --numprocesses=3 -m "not slow and not browser and not gpu and not slurm" # many wait for processes
 
 slow: setup
 	$(BIN)/pytest -q -m "slow and not browser and not gpu and not slurm"
