@@ -22,6 +22,19 @@ class ReportsMissing(UserError):
     """The extra for reports is not installed."""
 
 
+class TrainingDiverged(UserError):
+    """The loss of a training left the finite numbers or exploded; it would do so again."""
+
+    def __init__(self, finding: str, cause: str, repair: str) -> None:
+        """Say in one line what was found, what likely caused it, and what to change."""
+        super().__init__(finding, cause, repair)
+        self.finding, self.cause, self.repair = finding, cause, repair
+
+    def __str__(self) -> str:
+        """Return the one line."""
+        return f"{self.finding} {self.cause} {self.repair}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or an empty string when none is near."""
     matches = get_close_matches(name, list(known), n=1)

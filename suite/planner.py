@@ -18,6 +18,7 @@ from suite.pruning.contract import method_variants, previous_num_kept, rewind_st
 from suite.store import CellId
 from suite.strict import Settings, validated
 from suite.study import Recipe, Study, Task
+from suite.training.augmentation import check_augmentation
 from suite.training.schedules import num_steps
 
 
@@ -73,6 +74,7 @@ class Planner:
     def dense(self, task: Task, recipe: Recipe, seed: int, stop_step: int | None = None) -> Cell:
         """Return the cell that trains the dense network with a recipe, whole or up to a step."""
         located, spec, _ = self.network(task)
+        check_augmentation(recipe.augmentation, located.input_shape, f"task {task.name}: ")
         config = DenseConfig(
             model=spec, data=located.spec, threads=task.threads, recipe=recipe, seed=seed, stop_step=stop_step
         )

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from suite.curvature.arithmetic import tensor_cores
+from suite.memory_order import channels_last
 from suite.network import ModelSpec, build_model, initialise, other_names, prunable_weights
 from suite.splits import Normalisation, Split, Splits
 
@@ -81,14 +83,15 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    loss, correct = torch.zeros((), dtype=torch.float64, device=inputs.device), 0
-    for batch in Split(inputs, targets, normalisation).parts(batch_size):
-        logits = model(batch.network_inputs())
-        losses = nn.functional.cross_entropy(logits.double(), batch.targets, reduction="sum")
-        loss += losses
-        correct += int((logits.argmax(dim=1) == batch.targets).sum())
+    loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
+    correct = torch.zeros((), dtype=torch.int64, device=inputs.device)  # no batch waits for the one before
+    with channels_last(model), tensor_cores("full", inputs.device):
+        for batch in Split(inputs, targets, normalisation).parts(batch_size):
+            logits = model(batch.network_inputs())
+            loss += nn.functional.cross_entropy(logits.double(), batch.targets, reduction="sum")
+            correct += (logits.argmax(dim=1) == batch.targets).sum()
     model.train(was_training)
-    return Evaluation(float(loss) / len(targets), correct / len(targets))
+    return Evaluation(float(loss) / len(targets), int(correct) / len(targets))
 
 
 def as_arrays(state: Mapping[str, Tensor], prefix: str) -> dict[str, np.ndarray]:

@@ -33,6 +33,14 @@ class Recipe(Settings):
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     initialisation: Literal["kaiming_normal", "signed_constant", "as_built"] = "kaiming_normal"
+    augmentation: Literal["none", "crop_flip"] = (
+        "none"  # images: 4 zero pixels around, random crop, flip of every second
+    )
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"  # bfloat16 on GPUs that have it, else float32
+    compile: Literal["none", "inductor", "cuda_graphs"] = "none"  # torch.compile; pays from some minutes of training on
+    # examples that go forward and backward at once, for what does not fit into memory: their gradients add up to the
+    # batch's, but batch normalisation sees each micro-batch alone
+    micro_batch_size: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _milestones_belong_to_step(self) -> "Recipe":
@@ -43,6 +51,15 @@ class Recipe(Settings):
             )
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones = {list(self.milestones)} must grow")
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_hold_one_batch(self) -> "Recipe":
+        if self.compile == "cuda_graphs" and self.micro_batch_size is not None:
+            raise ValueError(
+                f"compile = 'cuda_graphs' with micro_batch_size = {self.micro_batch_size}; a graph overwrites the "
+                "gradients of the micro-batch before: set compile = 'inductor', or leave micro_batch_size out"
+            )
         return self
 
     @model_validator(mode="after")

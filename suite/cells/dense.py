@@ -52,7 +52,6 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     )
     flops = training_flops(forward_flops(problem.model, splits["train"]), None, history.num_examples)
     return Record(
-        status=history.status,
         metrics=trained_metrics(problem, history),
         curves=history_curves(history),
         arrays=as_arrays(initial, "initial") | as_arrays(problem.state(), "weights"),

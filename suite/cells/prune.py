@@ -130,7 +130,6 @@ def _record(config: Config, inputs: Mapping[str, Record], problem: Problem, tick
         "train_flops": training_flops(per_example, ticket.masks, history.num_examples) + ticket.search_flops,
     }
     return Record(
-        status=history.status,
         metrics=metrics,
         curves=history_curves(history),
         arrays={"mask": pack(ticket.masks)} | as_arrays(state, "weights"),

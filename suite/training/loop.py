@@ -1,73 +1,33 @@
-"""The one training loop: SGD with momentum, L1 or L2, masks kept exactly, order a function of (seed, epoch)."""
+"""The one training loop: any recipe, masks kept exactly, the same bits whether it ran through or went on."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from suite.network import prunable_weights
+from suite.memory_order import channels_last
 from suite.problem import evaluate
 from suite.pruning.masks import Masks
 from suite.seeds import generator
 from suite.splits import Splits
 from suite.study import Recipe
+from suite.training.arithmetic import Arithmetic
+from suite.training.batches import Batches
 from suite.training.checkpoint import Stage, State
+from suite.training.divergence import EpochLosses
+from suite.training.going_on import Changing, History
+from suite.training.hooks import Hooks
+from suite.training.pace import Pace
 from suite.training.schedules import learning_rate, num_steps, steps_per_epoch
+from suite.training.stepper import Stepper
 
-VERSION = 1  # raise when the same recipe trains to other weights
+__all__ = ["VERSION", "History", "Hooks", "train"]
+VERSION = 2  # raise when the same recipe trains to other weights
 
-
-def _nothing() -> None:
-    pass
-
-
-def _nothing_after_epoch(epoch: int) -> None:
-    del epoch
-
-
-def _nothing_to_restore(tensors: Mapping[str, Tensor]) -> None:
-    del tensors
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """Where a method may step in.
-
-    Attributes:
-        penalty: added to the loss of each batch.
-        after_step: called after each optimiser step.
-        after_epoch: called with the number of finished epochs.
-        state: returns what the method itself changes on the way, beside the model; it is saved with the training.
-        restore: sets it again, from the CPU, when a training goes on.
-    """
-
-    penalty: Callable[[], Tensor] | None = None
-    after_step: Callable[[], None] = _nothing
-    after_epoch: Callable[[int], None] = _nothing_after_epoch
-    state: Callable[[], Mapping[str, Tensor]] = dict
-    restore: Callable[[Mapping[str, Tensor]], None] = _nothing_to_restore
-
-
-@dataclass
-class History:
-    """What happened in a training.
-
-    Attributes:
-        status: "ok", or "nonfinite" when the loss left the finite numbers.
-        num_steps: gradient steps done.
-        num_examples: examples that went forward and backward.
-        curves: per finished epoch: epoch, train_loss (mean over its batches, nats), learning_rate (of its last step),
-            validation_loss, validation_accuracy, test_loss, test_accuracy.
-    """
-
-    status: str = "ok"
-    num_steps: int = 0
-    num_examples: int = 0
-    curves: dict[str, list[float]] = field(default_factory=dict)
+Progress = Callable[[float, str], None]
 
 
 def train(
@@ -80,7 +40,7 @@ def train(
     start_step: int = 0,
     stop_step: int | None = None,
     hooks: Hooks | None = None,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress | None = None,
     stage: Stage | None = None,
 ) -> History:
     """Train a network in place, from the first step or from the last state that was saved: the same bits either way.
@@ -89,62 +49,51 @@ def train(
         model: its parameters with requires_grad are trained.
         splits: "train", and for the curves "validation" and "test" where they are there; on the model's device.
         recipe: optimiser, schedule, epochs.
-        seed: the data order of epoch e is a permutation drawn from generator(seed, "order", e); what layers draw on the
-            way, such as dropout, from a generator of the seed as well.
+        seed: order and augmentation of epoch e are drawn from generators of (seed, e), see Batches; what layers draw on
+            the way, such as dropout, from a generator of the seed as well.
         masks: pruned weights are held at exactly zero: gradients are masked before, weights after each step.
-        start_step: where the schedule and the order begin; momentum always begins at zero.
+        start_step: where the schedule and the order begin; what the optimiser keeps always begins at zero.
         stop_step: where to stop, by default the end of the schedule.
         hooks: see Hooks.
-        progress: called after each epoch.
+        progress: called every two seconds and after each epoch with a fraction in [0, 1] and a text.
         stage: where the training is saved on the way; None: nowhere.
 
     Returns:
-        The history. A loss that is not finite ends the training with status "nonfinite".
+        The history.
 
     Raises:
+        TrainingDiverged: the loss left the finite numbers or exploded, see suite.training.divergence.
+        UserError: the recipe asks for what these inputs or this device cannot do.
         ValueError: start_step is not below the schedule's number of steps.
         Interrupted: the cell was told to stop, and the training is saved.
 
     Cost: stop_step - start_step gradients of a batch, one evaluation of validation and test per epoch, and 2 % of the
         time for saving.
     """
-    examples, num_examples = splits["train"], len(splits["train"].targets)
-    hooks, per_epoch = hooks or Hooks(), steps_per_epoch(recipe, num_examples)
-    total = num_steps(recipe, num_examples)
+    examples, total = splits["train"], num_steps(recipe, len(splits["train"].targets))
     stop = total if stop_step is None else min(stop_step, total)
     if not 0 <= start_step < total:
         raise ValueError(f"start_step={start_step} is out of range. Expected: 0 <= start_step < {total}.")
-    device = examples.targets.device
-    stepper = _Stepper(model, recipe, masks, hooks)
-    run = _Run(model, stepper.optimiser, hooks, torch.zeros((), device=device))
-    with _random_numbers_of(seed, device):
-        begin = run.restored(stage, start_step)
-        if begin > start_step and progress:
-            progress((begin - start_step) / (stop - start_step), f"goes on at step {begin}")
-        order = torch.empty(0, dtype=torch.long)
+    hooks, device = hooks or Hooks(), examples.targets.device
+    arithmetic, batches = Arithmetic.of(recipe, device), Batches(examples, recipe, seed)
+    with _random_numbers_of(seed, device), arithmetic.applied(), channels_last(model) as images_last:
+        stepper = Stepper(model, recipe, masks, hooks, arithmetic, images_last=images_last)
+        losses = EpochLosses(recipe, len(examples.targets), start_step, device)
+        run = _Run(splits, recipe, arithmetic, start_step, stop, Changing(model, stepper, hooks, losses), progress)
+        begin = run.changing.restored(stage, start_step)
+        run.begin_at(begin)
         model.train()
         for step in range(begin, stop):
-            epoch, position = divmod(step, per_epoch)
-            if position == 0 or not len(order):
-                order = torch.randperm(num_examples, generator=generator(seed, "order", epoch)).to(device)
-            batch = examples.part(order[position * recipe.batch_size : (position + 1) * recipe.batch_size])
-            loss = stepper.step(batch.network_inputs(), batch.targets, learning_rate(recipe, step, total))
-            run.count(loss, len(batch.targets))
-            if position == per_epoch - 1 or step == stop - 1:
-                mean_loss = float(run.epoch_loss) / run.epoch_examples
-                if not math.isfinite(mean_loss):
-                    run.history.status = "nonfinite"
-                    break
-                if position == per_epoch - 1:
-                    hooks.after_epoch(epoch + 1)
-                stepper.assert_masked()
-                _record_epoch(run.history, model, splits, epoch + 1, mean_loss, learning_rate(recipe, step, total))
-                run.end_epoch()
-                if progress:
-                    progress((step + 1 - start_step) / (stop - start_step), f"epoch {epoch + 1}, loss {mean_loss:.4f}")
+            batch = batches.at(step)
+            losses.note(step, stepper.step(batch, learning_rate(recipe, step, total)))
+            run.count(len(batch.targets))
+            if run.is_end_of_epoch(step) or step == stop - 1:
+                run.end_epoch(step)
+            elif run.pace.is_due:
+                run.tell(step)
             if stage:
                 stage.after(step + 1, run.state)
-    return run.history
+    return run.changing.history
 
 
 @contextmanager
@@ -157,128 +106,78 @@ def _random_numbers_of(seed: int, device: torch.device) -> Iterator[None]:
 
 @dataclass
 class _Run:
-    """Whatever changes from step to step. Rate and order are functions of the step, which stands for them.
+    """A training on its way: its epochs, and what is told of them."""
 
-    Attributes:
-        epoch_loss: shape (), sum over the examples of the epoch so far.
-        epoch_examples: their number.
-    """
+    splits: Splits
+    recipe: Recipe
+    arithmetic: Arithmetic
+    start: int
+    stop: int
+    changing: Changing
+    progress: Progress | None
 
-    model: nn.Module
-    optimiser: torch.optim.SGD
-    hooks: Hooks
-    epoch_loss: Tensor
-    epoch_examples: int = 0
-    history: History = field(default_factory=History)
+    def begin_at(self, step: int) -> None:
+        """Begin to count, and tell where an earlier attempt has come to."""
+        self.pace = Pace(step, self.stop)
+        if step > self.start and self.progress:
+            self.progress(self._fraction(step), f"goes on at step {step}")
 
-    def count(self, loss: Tensor, num_examples: int) -> None:
+    def count(self, num_examples: int) -> None:
         """Add one step to the sums."""
-        self.epoch_loss += loss * num_examples
-        self.epoch_examples += num_examples
-        self.history.num_steps += 1
-        self.history.num_examples += num_examples
+        self.changing.history.num_steps += 1
+        self.changing.history.num_examples += num_examples
+        self.pace.count(num_examples)
 
-    def end_epoch(self) -> None:
-        """Begin the sums of the next epoch."""
-        self.epoch_loss, self.epoch_examples = torch.zeros_like(self.epoch_loss), 0
+    def is_end_of_epoch(self, step: int) -> bool:
+        """Return whether a step is the last one of its epoch."""
+        return (step + 1) % self._per_epoch == 0
+
+    def end_epoch(self, step: int) -> None:
+        """Judge and record an epoch, whole or cut off by the end; its last step is done."""
+        epoch, history = step // self._per_epoch, self.changing.history
+        mean_loss = self._mean_loss(step)
+        if self.is_end_of_epoch(step):
+            num_classes = int(self.splits["train"].targets.max()) + 1
+            self.changing.losses.check_exploded(step, mean_loss, self._earlier, num_classes)
+            self.changing.hooks.after_epoch(epoch + 1)
+        self.changing.stepper.assert_masked()
+        text = self.pace.text(step + 1)
+        rate = learning_rate(self.recipe, step, num_steps(self.recipe, len(self.splits["train"].targets)))
+        _record_epoch(history, self.changing.model, self.splits, epoch + 1, mean_loss, rate)
+        self._tell(step, mean_loss, text)
+
+    def tell(self, step: int) -> None:
+        """Look at the losses after a step, and tell."""
+        self._tell(step, self._mean_loss(step), self.pace.text(step + 1))
 
     def state(self, step: int) -> State:
-        """Return all of it, not copied, before the given step."""
-        tensors = {"epoch_loss": self.epoch_loss, "generator/cpu": torch.get_rng_state()}
-        if self.epoch_loss.is_cuda:  # layers that draw, such as dropout, draw from the generators of torch itself
-            tensors["generator/cuda"] = torch.cuda.get_rng_state(self.epoch_loss.device)
-        tensors |= {f"model/{name}": value for name, value in self._values().items()}
-        for index, parameter in enumerate(self._trained()):
-            momentum = self.optimiser.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum/{index}"] = momentum
-        tensors |= {f"hooks/{name}": value for name, value in self.hooks.state().items()}
-        return State(step, tensors, {"epoch_examples": self.epoch_examples, "history": asdict(self.history)})
+        """Return what is to be saved before a step, if it is worth it."""
+        if step % self._per_epoch:
+            self._mean_loss(step - 1)
+        return self.changing.state(step)
 
-    @torch.no_grad()
-    def restored(self, stage: Stage | None, start_step: int) -> int:
-        """Set everything to the latest state that was saved, if there is one; return the next step."""
-        found = stage.latest() if stage else None
-        if found is None:
-            return start_step
-        for name, value in self._values().items():
-            value.copy_(found.tensors[f"model/{name}"])
-        for index, parameter in enumerate(self._trained()):
-            momentum = found.tensors.get(f"momentum/{index}")
-            if momentum is not None:
-                self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
-        self.epoch_loss = found.tensors["epoch_loss"].to(self.epoch_loss.device)
-        self.epoch_examples, self.history = found.facts["epoch_examples"], History(**found.facts["history"])
-        torch.set_rng_state(found.tensors["generator/cpu"])
-        if self.epoch_loss.is_cuda:
-            torch.cuda.set_rng_state(found.tensors["generator/cuda"], self.epoch_loss.device)
-        self.hooks.restore(_below("hooks/", found.tensors))
-        return found.step
+    def _tell(self, step: int, mean_loss: float, speed: str) -> None:
+        if self.progress:
+            epoch = step // self._per_epoch + 1
+            accuracy = self.changing.history.curves.get("validation_accuracy", [math.nan])[-1]
+            words = [f"epoch {epoch} of {self.recipe.epochs}", f"loss {mean_loss:.4f}"]
+            words += [] if math.isnan(accuracy) else [f"validation accuracy {accuracy:.1%}"]
+            self.progress(self._fraction(step + 1), ", ".join([*words, speed] if speed else words))
+        self.pace.restart()
 
-    def _values(self) -> dict[str, Tensor]:
-        """Return parameters and buffers, also those that a state dict leaves out."""
-        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+    def _mean_loss(self, step: int) -> float:
+        return self.changing.losses.mean(step, self.arithmetic.precision, self._earlier)
 
-    def _trained(self) -> list[Tensor]:
-        parameters: list[Tensor] = self.optimiser.param_groups[0]["params"]
-        return parameters
+    def _fraction(self, next_step: int) -> float:
+        return (next_step - self.start) / (self.stop - self.start)
 
+    @property
+    def _earlier(self) -> list[float]:
+        return self.changing.history.curves.get("train_loss", [])
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-class _Stepper:
-    """One gradient step: loss, penalties, masked gradients, SGD, masked weights."""
-
-    def __init__(self, model: nn.Module, recipe: Recipe, masks: Masks | None, hooks: Hooks) -> None:
-        self.decayed: list[Tensor]
-        self.pruned: list[Tensor]
-        self.multipliers: Any
-        self.model, self.l1, self.hooks = model, recipe.l1, hooks
-        trained: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.SGD(
-            trained, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
-        self.decayed = trained
-        if recipe.l1 and recipe.l1_scope == "prunable":
-            self.decayed = [*prunable_weights(model).values()]
-        parameters = dict(model.named_parameters())
-        self.pruned = [parameters[name] for name in masks or {}]
-        self.multipliers = [
-            mask.to(p.device, p.dtype) for mask, p in zip((masks or {}).values(), self.pruned, strict=True)
-        ]
-
-    def step(self, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
-        """Do one step and return the batch's mean cross-entropy."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(self.model(inputs), targets)
-        (loss + self.hooks.penalty() if self.hooks.penalty else loss).backward()  # type: ignore[no-untyped-call]
-        if self.l1:
-            torch._foreach_add_(_gradients(self.decayed), torch._foreach_sign(self.decayed), alpha=self.l1)
-        if self.pruned:
-            torch._foreach_mul_(_gradients(self.pruned), self.multipliers)
-        self.optimiser.step()
-        if self.pruned:
-            with torch.no_grad():
-                torch._foreach_mul_(self.pruned, self.multipliers)
-        self.hooks.after_step()
-        return loss.detach()
-
-    def assert_masked(self) -> None:
-        """Stop at once if a pruned weight has come back: the mask is the method's result."""
-        for weight, multiplier in zip(self.pruned, self.multipliers, strict=True):
-            assert not torch.any(weight.detach()[multiplier == 0]), "a pruned weight is not zero"
-
-
-def _gradients(weights: list[Tensor]) -> list[Tensor]:
-    """Return the gradients of weights that the loss reaches; one that it does not reach has none to change."""
-    for weight in weights:
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-    return [weight.grad for weight in weights if weight.grad is not None]
+    @property
+    def _per_epoch(self) -> int:
+        return steps_per_epoch(self.recipe, len(self.splits["train"].targets))
 
 
 def _record_epoch(

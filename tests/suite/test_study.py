@@ -114,8 +114,8 @@ def test_milestones_grow(tiny_study: Path, milestones: list[int]) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("training.epoch=1", "unknown key 'training.epoch'. Did you mean 'epochs'? Known: batch_size, epochs, "),
-        ("recipes.lomp.l11=0.1", "unknown key 'l11'. Did you mean 'l1'? Known: batch_size, "),
+        ("training.epoch=1", "unknown key 'training.epoch'. Did you mean 'epochs'? Known: augmentation, batch_size, "),
+        ("recipes.lomp.l11=0.1", "unknown key 'l11'. Did you mean 'l1'? Known: augmentation, batch_size, "),
         ("recipes.lompp.l1=0.1", "No method named 'lompp'. Did you mean 'lomp'? Known: dense, "),
         (
             "methds=[]",

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from suite.errors import UserError
+from suite.errors import TrainingDiverged
 from suite.problem import Problem
 from suite.pruning.contract import Search, Ticket
 from suite.pruning.masks import keep_top_globally, masked, split_like
@@ -27,7 +27,8 @@ from suite.seeds import generator
 from suite.strict import Settings
 from suite.study import Recipe
 from suite.training.flops import forward_flops, training_flops
-from suite.training.loop import Hooks, train
+from suite.training.hooks import Hooks
+from suite.training.loop import train
 
 LABEL = "Rare Gems"
 VERSION = 1
@@ -92,10 +93,12 @@ def find_ticket(search: Search, options: Options) -> Ticket:
     problem.model.requires_grad_(False)  # only scores are trained
     data = {"train": problem.splits["train"]}
     stage = search.trainings.stage("search")
-    history = train(scored, data, recipe, search.seed, hooks=hooks, progress=search.progress, stage=stage)
+    try:
+        history = train(scored, data, recipe, search.seed, hooks=hooks, progress=search.progress, stage=stage)
+    except TrainingDiverged as error:
+        repair = f"Lower options.rare_gems.score_learning_rate = {options.score_learning_rate:g}."
+        raise TrainingDiverged(f"In the search for scores: {error.finding}", error.cause, repair) from error
     problem.model.requires_grad_(True)
-    if history.status != "ok":
-        raise UserError("The search's loss left the finite numbers. Lower options.rare_gems.score_learning_rate.")
     masks = {name: mask.cpu() for name, mask in split_like(scored.active, scored.weights).items()}
     return Ticket(
         masks,
@@ -121,6 +124,8 @@ def freeze_path(num_prunable: int, num_keep: int, freezes: int) -> list[int]:
 def _search_recipe(recipe: Recipe, options: Options, epochs: int) -> Recipe:
     return recipe.model_copy(
         update={
+            "optimiser": "sgd",
+            "compile": "none",  # what is frozen changes after epochs, and would be compiled anew each time
             "epochs": max(epochs, options.freeze_period + 1),
             "learning_rate": options.score_learning_rate,
             "weight_decay": 0.0,

@@ -1,0 +1,134 @@
+"""One gradient step: loss, penalties, masked gradients, SGD or Adam, masked weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from suite.network import prunable_weights
+from suite.pruning.masks import Masks
+from suite.splits import Split
+from suite.study import Recipe
+from suite.training.arithmetic import Arithmetic
+from suite.training.hooks import Hooks
+
+FUSED = {torch.float32, torch.float64}  # what torch's fused optimisers compute in, to the same bits every time
+
+
+class Stepper:
+    """Steps a network with a recipe.
+
+    Args:
+        model: its parameters with requires_grad are trained.
+        recipe: optimiser, penalties, batch and micro-batch size.
+        masks: pruned weights are held at exactly zero.
+        hooks: penalty and after_step are called.
+        arithmetic: of the forward and backward pass.
+        images_last: images are handed over with the channels of a pixel side by side.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        masks: Masks | None,
+        hooks: Hooks,
+        arithmetic: Arithmetic,
+        *,
+        images_last: bool,
+    ) -> None:
+        self.decayed: list[Tensor]
+        self.pruned: list[Tensor]
+        self.multipliers: list[Tensor]
+        self.l1, self.hooks, self.images_last = recipe.l1, hooks, images_last
+        self.micro_batch_size = min(recipe.micro_batch_size or recipe.batch_size, recipe.batch_size)
+        self.forward = arithmetic.forward(model, self.micro_batch_size)
+        self.trained: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimiser = _optimiser(self.trained, recipe)
+        self.decayed = self.trained
+        if recipe.l1 and recipe.l1_scope == "prunable":
+            self.decayed = [*prunable_weights(model).values()]
+        parameters = dict(model.named_parameters())
+        self.pruned = [parameters[name] for name in masks or {}]
+        # in the memory order of the weights, as whatever is computed for all of them at once needs it
+        self.multipliers = [
+            torch.empty_like(p, requires_grad=False).copy_(mask)
+            for mask, p in zip((masks or {}).values(), self.pruned, strict=True)
+        ]
+
+    def step(self, batch: Split, rate: float) -> Tensor:
+        """Do one step and return the batch's mean cross-entropy, on the device."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._gradients(batch)
+        if self.l1:
+            torch._foreach_add_(_gradients(self.decayed), torch._foreach_sign(self.decayed), alpha=self.l1)
+        if self.pruned:
+            torch._foreach_mul_(_gradients(self.pruned), self.multipliers)
+        self.optimiser.step()
+        if self.pruned:
+            with torch.no_grad():
+                torch._foreach_mul_(self.pruned, self.multipliers)
+        self.hooks.after_step()
+        return loss
+
+    def assert_masked(self) -> None:
+        """Stop at once if a pruned weight has come back: the mask is the method's result."""
+        for weight, multiplier in zip(self.pruned, self.multipliers, strict=True):
+            assert not torch.any(weight.detach()[multiplier == 0]), "a pruned weight is not zero"
+
+    def state(self) -> dict[str, Tensor]:
+        """Return whatever the optimiser keeps, not copied, as INDEX/NAME: momentum_buffer, exp_avg, step, ..."""
+        kept = [self.optimiser.state.get(parameter, {}) for parameter in self.trained]
+        return {
+            f"{index}/{name}": value
+            for index, values in enumerate(kept)
+            for name, value in values.items()
+            if isinstance(value, Tensor)
+        }
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set what the optimiser keeps, from the CPU."""
+        for key, value in tensors.items():
+            index, _, name = key.partition("/")
+            parameter = self.trained[int(index)]
+            self.optimiser.state[parameter][name] = self._placed(value, parameter, name)
+
+    def _placed(self, value: Tensor, parameter: Tensor, name: str) -> Tensor:
+        if name == "step":  # a count; only fused optimisers keep it on the device
+            return value.to(parameter.device) if self.optimiser.defaults["fused"] else value
+        return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+    def _gradients(self, batch: Split) -> Tensor:
+        """Add up the gradients of the batch's mean loss, micro-batch by micro-batch, and return that loss."""
+        losses = []
+        for index, part in enumerate(batch.parts(self.micro_batch_size)):
+            inputs = part.network_inputs()
+            if self.images_last and inputs.ndim == 4:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            share = len(part.targets) / len(batch.targets)
+            loss = share * nn.functional.cross_entropy(self.forward(inputs), part.targets)
+            is_first = index == 0  # the penalty does not depend on the examples
+            penalised = loss + self.hooks.penalty() if self.hooks.penalty and is_first else loss
+            penalised.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+
+def _optimiser(trained: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
+    fused = all(each.dtype in FUSED and each.device.type in ("cpu", "cuda") for each in trained)
+    options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": fused}
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(trained, **options)
+    return torch.optim.SGD(trained, momentum=recipe.momentum, nesterov=recipe.nesterov, **options)
+
+
+def _gradients(weights: list[Tensor]) -> list[Tensor]:
+    """Return the gradients of weights that the loss reaches; one that it does not reach has none to change."""
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    return [weight.grad for weight in weights if weight.grad is not None]
