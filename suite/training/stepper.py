@@ -13,7 +13,7 @@ from suite.study import Recipe
 from suite.training.arithmetic import Arithmetic
 from suite.training.hooks import Hooks
 
-FUSED = {torch.float32, torch.float64}  # what torch's fused optimisers compute in, to the same bits every time
+FUSED = {torch.float32, torch.float64}  # in which torch's fused optimisers compute the same bits every time
 
 
 class Stepper:
@@ -67,6 +67,8 @@ class Stepper:
             torch._foreach_add_(_gradients(self.decayed), torch._foreach_sign(self.decayed), alpha=self.l1)
         if self.pruned:
             torch._foreach_mul_(_gradients(self.pruned), self.multipliers)
+        if self.optimiser.defaults["fused"]:
+            _align_gradients(self.trained)
         self.optimiser.step()
         if self.pruned:
             with torch.no_grad():
@@ -119,11 +121,26 @@ class Stepper:
 
 
 def _optimiser(trained: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
-    fused = all(each.dtype in FUSED and each.device.type in ("cpu", "cuda") for each in trained)
+    fused = all(_can_be_fused(each) for each in trained)
     options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": fused}
     if recipe.optimiser == "adam":
         return torch.optim.Adam(trained, **options)
     return torch.optim.SGD(trained, momentum=recipe.momentum, nesterov=recipe.nesterov, **options)
+
+
+def _can_be_fused(weight: Tensor) -> bool:
+    is_dense = torch.empty_like(weight).stride() == weight.stride()  # they step through memory, holes included
+    return weight.dtype in FUSED and weight.device.type in ("cpu", "cuda") and is_dense
+
+
+def _align_gradients(weights: list[Tensor]) -> None:
+    """Bring gradients into the memory order of their weights.
+
+    Fused optimisers of torch 2.13 pair numbers by their place in memory, and are wrong without a word where it differs.
+    """
+    for weight in weights:
+        if weight.grad is not None and weight.grad.stride() != weight.stride():
+            weight.grad = torch.empty_like(weight).copy_(weight.grad)
 
 
 def _gradients(weights: list[Tensor]) -> list[Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.pruning.masks import Masks
-from suite.splits import Split
+from suite.splits import Normalisation, Split
 from suite.study import Recipe
 from suite.training import checkpoint
 from suite.training.checkpoint import Interrupted, Notice, Stage, Trainings
@@ -81,6 +81,10 @@ def masks() -> Masks:
 CASES: dict[str, dict[str, Any]] = {
     "momentum": {"momentum": 0.9, "weight_decay": 1e-3, "l1": 1e-3, "schedule": "cosine"},
     "plain": {"momentum": 0.0},
+    "nesterov": {"momentum": 0.9, "nesterov": True},
+    "adam": {"optimiser": "adam", "weight_decay": 1e-3},
+    "bfloat16": {"momentum": 0.9, "precision": "bfloat16"},
+    "micro-batches": {"momentum": 0.9, "micro_batch_size": 7},
     "warm-up": {"momentum": 0.9, "schedule": "step", "milestones": (1, 2), "warmup_epochs": 2},
 }
 
@@ -200,3 +204,48 @@ def test_another_s_state_is_not_gone_on_from(recipe: Make, tmp_path: Path) -> No
     expected = everything(whole, train(whole, splits(), made, 0))
     mine = Trainings(tmp_path, "of seed 0").stage("training")
     assert everything(model, train(model, splits(), made, 0, stage=mine)) == expected
+
+
+@torch.random.fork_rng(devices=[])
+def convolutional() -> nn.Module:
+    torch.manual_seed(3)
+    layers = [nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Dropout(0.2), nn.Linear(4 * 30, 3))
+
+
+def images() -> dict[str, Split]:
+    draw, normalisation = torch.Generator().manual_seed(5), Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+
+    def one(size: int) -> Split:
+        pixels = torch.randint(0, 256, (size, 3, 6, 5), generator=draw, dtype=torch.uint8)
+        return Split(pixels, torch.randint(0, 3, (size,), generator=draw), normalisation)
+
+    return {"train": one(50), "validation": one(20), "test": one(20)}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("changes", [{"momentum": 0.9, "nesterov": True}, {"optimiser": "adam", "micro_batch_size": 8}])
+@pytest.mark.parametrize("pruned", [False, True])
+@pytest.mark.usefixtures("at_every_step")
+def test_augmented_images_go_on_too(
+    recipe: Make, tmp_path: Path, precision: str, changes: dict[str, Any], pruned: bool
+) -> None:
+    made = recipe(epochs=3, batch_size=20, augmentation="crop_flip", precision=precision, weight_decay=1e-3, **changes)
+    kept = {"0.weight": torch.rand((6, 3, 3, 3), generator=torch.Generator().manual_seed(1)) < 0.5} if pruned else None
+    whole = convolutional()
+    expected = everything(whole, train(whole, images(), made, 0, masks=kept))
+    for dies_in in (1, 2, 4, 6, 9):
+        steps: list[int] = []
+
+        def die(dies_in: int = dies_in, steps: list[int] = steps) -> None:
+            steps.append(1)
+            if len(steps) == dies_in:
+                raise Power
+
+        folder = tmp_path / str(dies_in)
+        with pytest.raises(Power):
+            train(convolutional(), images(), made, 0, masks=kept, hooks=Hooks(after_step=die), stage=stage(folder))
+        model = convolutional()
+        history = train(model, images(), made, 0, masks=kept, stage=stage(folder))
+        assert everything(model, history) == expected
+        assert model[0].weight.is_contiguous()  # type: ignore[index, union-attr]

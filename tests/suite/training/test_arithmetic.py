@@ -1,0 +1,113 @@
+"""What is rounded and what is not; what a machine cannot do is refused in one line."""
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from suite.errors import UserError
+from suite.problem import evaluate
+from suite.splits import Split
+from suite.study import Recipe
+from suite.training.arithmetic import Arithmetic
+from suite.training.loop import train
+
+Make = Callable[..., Recipe]
+CPU = torch.device("cpu")
+
+
+@torch.random.fork_rng(devices=[])
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    layers = [nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3)]
+    return nn.Sequential(*layers)
+
+
+def splits(count: int = 96) -> dict[str, Split]:
+    """Three classes that differ by the place of a bright square."""
+    draw = torch.Generator().manual_seed(5)
+    targets = torch.randint(0, 3, (count,), generator=draw)
+    inputs = torch.randn(count, 1, 6, 6, generator=draw)
+    for index, target in enumerate(targets.tolist()):
+        inputs[index, 0, 2 * target : 2 * target + 2] += 2
+    half = count // 2
+    return {"train": Split(inputs[:half], targets[:half]), "test": Split(inputs[half:], targets[half:])}
+
+
+def test_auto_is_float32_on_a_cpu(recipe: Make) -> None:
+    assert Arithmetic.of(recipe(), CPU).precision == "float32"
+    assert Arithmetic.of(recipe(precision="bfloat16"), CPU).precision == "bfloat16"
+
+
+def test_bfloat16_rounds_products_and_nothing_that_stays(recipe: Make) -> None:
+    made = recipe(precision="bfloat16")
+    model, (inputs, *_) = network(), splits()["train"]
+    logits = Arithmetic.of(made, CPU).forward(model, 32)(inputs).detach()
+    exact = model(inputs).detach()
+    assert logits.dtype == torch.float32
+    error = float((logits - exact).norm() / exact.norm())
+    assert 1e-5 < error < 3e-2  # 8 bits of mantissa
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_a_training_in_bfloat16_learns_and_is_evaluated_in_float32(recipe: Make) -> None:
+    model, data = network(), splits()
+    history = train(model, data, recipe(epochs=8, batch_size=16, learning_rate=0.05, precision="bfloat16"), 0)
+    assert history.curves["test_accuracy"][-1] > 0.9
+    last = evaluate(model, *data["test"])
+    assert (history.curves["test_loss"][-1], history.curves["test_accuracy"][-1]) == last
+    with torch.no_grad():
+        logits = model.eval()(data["test"].inputs)
+    assert last.loss == pytest.approx(float(nn.functional.cross_entropy(logits, data["test"].targets)), rel=1e-6)
+
+
+def test_flags_are_as_they_were(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    with Arithmetic.of(recipe(), CPU).applied():
+        assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.deterministic
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"precision": "tf32"}, 'training.precision = "tf32" needs a CUDA GPU, this is cpu. Expected: "auto", '),
+        (
+            {"compile": "cuda_graphs"},
+            'training.compile = "cuda_graphs" needs a CUDA GPU, this is cpu. Expected: "none"',
+        ),
+    ],
+)
+def test_what_a_cpu_cannot_do(recipe: Make, changes: dict[str, str], line: str) -> None:
+    with pytest.raises(UserError) as error:
+        train(network(), splits(), recipe(**changes), 0)
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+def test_without_a_compiler_nothing_is_compiled(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(
+        UserError, match=r'^training.compile = "inductor" needs a C\+\+ compiler, and there is no \S+\. '
+    ):
+        train(network(), splits(), recipe(compile="inductor"), 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # of torch, importing itself
+@pytest.mark.slow  # the compiler takes half a minute
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_training_is_the_same_up_to_rounding(recipe: Make, precision: str) -> None:
+    data, trained = splits(), []
+    for mode in ("none", "inductor", "inductor"):
+        model = network()
+        made = recipe(epochs=4, batch_size=20, learning_rate=0.02, momentum=0.9, compile=mode, precision=precision)
+        train(model, data, made, 0)
+        trained.append({name: value.clone() for name, value in model.state_dict().items()})
+    plain, compiled, again = trained
+    assert list(compiled) == list(plain)
+    largest = 1e-4 if precision == "float32" else 5e-2
+    for name, value in plain.items():
+        assert torch.allclose(compiled[name].float(), value.float(), rtol=largest, atol=largest)
+        assert torch.equal(compiled[name], again[name])
