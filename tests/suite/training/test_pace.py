@@ -57,7 +57,8 @@ def test_a_long_epoch_is_told_of(recipe: Callable[..., Recipe], monkeypatch: pyt
         torch.manual_seed(0)
         model = nn.Linear(2, 2)
     data = {name: Split(torch.zeros(40, 2), torch.zeros(40, dtype=torch.int64)) for name in ("train", "validation")}
-    train(model, data, recipe(epochs=2, batch_size=10), 0, progress=lambda *event: told.append(event))
+    made = recipe(epochs=2, batch_size=10, learning_rate=10.0)
+    train(model, data, made, 0, progress=lambda *event: told.append(event))
     assert [fraction for fraction, _ in told] == [step / 8 for step in range(1, 9)]
     assert told[0][1].startswith("epoch 1 of 2, loss ")
     assert " images/s, " in told[0][1]
