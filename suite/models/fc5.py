@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from suite.models import mlp
+from suite.models._mlp import perceptron
 from suite.strict import Settings
 
 VERSION = 1  # raise when the function computed from the same weights changes
@@ -15,4 +15,4 @@ class Options(Settings):
 def build(options: Options, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """Return the network; inputs (n, *input_shape) are flattened, outputs are (n, num_classes) logits."""
     del options
-    return mlp.build(mlp.Options(hidden=(1000, 600, 300, 100)), input_shape, num_classes)
+    return perceptron(input_shape, (1000, 600, 300, 100), num_classes)

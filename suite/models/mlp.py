@@ -1,12 +1,11 @@
 """Multilayer perceptron with ReLU and biases: input - hidden... - classes (FC5, FC12, LeNet-300-100, mlp-digits)."""
 
-import math
-from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field
 from torch import nn
 
+from suite.models._mlp import perceptron
 from suite.strict import Settings
 
 VERSION = 1  # raise when the function computed from the same weights changes
@@ -20,8 +19,4 @@ class Options(Settings):
 
 def build(options: Options, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """Return the network; inputs (n, *input_shape) are flattened, outputs are (n, num_classes) logits."""
-    widths = [math.prod(input_shape), *options.hidden, num_classes]
-    layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in pairwise(widths[:-1]):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
+    return perceptron(input_shape, options.hidden, num_classes)

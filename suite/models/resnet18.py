@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from suite.models._normalisation import without_scale_and_shift
 from suite.models._resnet import Shortcut, Stem, basic_block, resnet, stem_layers
 from suite.strict import Settings
 
@@ -13,9 +14,11 @@ class Options(Settings):
 
     stem: Stem = "3x3"
     shortcut: Shortcut = "convolution"
+    affine: bool = True  # scale and shift of normalisation; Rare Gems has none
 
 
 def build(options: Options, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """Return the network; inputs (n, channels, height, width), outputs (n, num_classes) logits."""
     stem = stem_layers(options.stem, input_shape[0], 64)
-    return resnet(stem, basic_block, (64, 128, 256, 512), (2, 2, 2, 2), options.shortcut, num_classes)
+    network = resnet(stem, basic_block, (64, 128, 256, 512), (2, 2, 2, 2), options.shortcut, num_classes)
+    return network if options.affine else without_scale_and_shift(network)

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from suite.models._normalisation import without_scale_and_shift
 from suite.models._resnet import Stem, bottleneck_block, resnet, stem_layers
 from suite.strict import Settings
 
@@ -12,10 +13,12 @@ class Options(Settings):
     """The stem: "3x3" for small images, "7x7" with max-pooling as published. Shortcuts are 1x1 convolutions."""
 
     stem: Stem = "3x3"
+    affine: bool = True  # scale and shift of normalisation; Rare Gems has none
 
 
 def build(options: Options, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """Return the network; inputs (n, channels, height, width), outputs (n, num_classes) logits."""
     stem = stem_layers(options.stem, input_shape[0], 64)
     widths, num_blocks = (64, 128, 256, 512), (3, 4, 6, 3)
-    return resnet(stem, bottleneck_block, widths, num_blocks, "convolution", num_classes, expansion=4)
+    network = resnet(stem, bottleneck_block, widths, num_blocks, "convolution", num_classes, expansion=4)
+    return network if options.affine else without_scale_and_shift(network)

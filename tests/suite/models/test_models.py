@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from suite.curvature.operators import HessianOperator
 from suite.extensions import available, load
 from suite.network import build_model, initialise, model_spec, num_prunable, prunable_weights
 from suite.strict import Settings
 
 MODELS = available("suite.models")
+LARGE = {"alexnet", "resnet18", "resnet50", "vgg16", "vgg19"}  # seconds per product in float64
 SHAPE, NUM_CLASSES = (3, 32, 32), 7
 
 
@@ -63,3 +65,22 @@ def test_the_same_seed_is_the_same_network(name: str) -> None:
 def test_it_is_counted_without_being_allocated(name: str) -> None:
     total = sum(weight.numel() for weight in prunable_weights(built(name)).values())
     assert num_prunable(model_spec(name, {}, SHAPE, NUM_CLASSES)) == total
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in MODELS]
+)
+def test_its_hessian_has_products_and_they_are_torch_s_own(name: str) -> None:
+    model = built(name).eval().double()
+    inputs = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    targets = torch.arange(1)
+    weights = prunable_weights(model)
+    draw = torch.Generator().manual_seed(1)
+    vector = torch.cat(
+        [torch.randn(weight.numel(), generator=draw, dtype=torch.float64) for weight in weights.values()]
+    )
+    product = HessianOperator(model, tuple(weights), [(inputs, targets)], torch.float64).matvec(vector)
+    loss = nn.functional.cross_entropy(model(inputs), targets)
+    gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(weights.values()), create_graph=True)])
+    expected = torch.cat([p.reshape(-1) for p in torch.autograd.grad(gradient @ vector, list(weights.values()))])
+    assert torch.linalg.vector_norm(product - expected) < 1e-9 * torch.linalg.vector_norm(expected)
