@@ -1,7 +1,6 @@
-"""Networks by name: building, initialising, and the prunable weights of any torch module."""
+"""Networks by name: building, and the prunable weights of any torch module."""
 
 import hashlib
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from suite.curvature.determinism import IN_PLACE, changed_in_place
 from suite.errors import UserError, first_line, users_line
 from suite.extensions import load
 from suite.reference import import_function
-from suite.seeds import derived_seed, generator
+from suite.seeds import derived_seed
 from suite.strict import Settings, validated
 
 PRUNABLE_MODULES = (nn.Linear, nn.modules.conv._ConvNd)
@@ -172,32 +171,6 @@ def check_logits(model: nn.Module, inputs: Tensor, num_classes: int, name: str) 
             f"{name} returned {got} for {len(inputs)} inputs. Expected: logits ({len(inputs)}, classes) for at least "
             f"{num_classes} classes."
         )
-
-
-def initialise(model: nn.Module, preset: str, seed: int) -> None:
-    """Initialise all prunable weights in place, their biases to zero, normalisation to the identity.
-
-    Args:
-        model: the network, changed in place.
-        preset: "kaiming_normal" (fan in, gain sqrt 2), "signed_constant" (its signs times sqrt(2 / fan_in): Rare
-            Gems, Sreenivasan et al. 2022), or "as_built" (what the model's constructor made).
-        seed: the cell's seed; the numbers come from its "init" generator, in module order.
-    """
-    if preset == "as_built":
-        return
-    draw = generator(seed, "init")
-    with torch.no_grad():
-        for weight in prunable_weights(model).values():
-            fan_in = math.prod(weight.shape[1:])
-            values = torch.randn(weight.shape, generator=draw) * math.sqrt(2 / fan_in)
-            if preset == "signed_constant":
-                values = values.sign() * math.sqrt(2 / fan_in)
-            weight.copy_(values)
-        for module in model.modules():
-            if isinstance(module, PRUNABLE_MODULES) and module.bias is not None:
-                module.bias.zero_()
-            elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
-                module.reset_parameters()
 
 
 def _source_version(function: Any) -> int:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from suite.curvature.arithmetic import tensor_cores
+from suite.initialisation import initialise
 from suite.memory_order import channels_last
-from suite.network import ModelSpec, build_model, initialise, other_names, prunable_weights
+from suite.network import ModelSpec, build_model, other_names, prunable_weights
 from suite.splits import Normalisation, Split, Splits
+from suite.study import Initialisation
 
 
 @dataclass
@@ -27,7 +29,9 @@ class Problem:
     splits: Splits
 
     @classmethod
-    def of(cls, spec: ModelSpec, splits: Splits, *, initialisation: str, seed: int, device: str) -> "Problem":
+    def of(
+        cls, spec: ModelSpec, splits: Splits, *, initialisation: Initialisation, seed: int, device: str
+    ) -> "Problem":
         """Build and initialise a network; the same seed gives the same weights on every device."""
         model = build_model(spec, seed)
         initialise(model, initialisation, seed)

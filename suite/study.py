@@ -14,6 +14,15 @@ from suite.strict import Settings, read_toml, validated
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+Initialisation = Literal[
+    "kaiming_normal",
+    "signed_constant",
+    "kaiming_fan_out",
+    "kaiming_small_classifier",
+    "kaiming_uniform_gamma",
+    "kaiming_double_variance",
+    "as_built",
+]
 
 
 class Recipe(Settings):
@@ -32,7 +41,7 @@ class Recipe(Settings):
     milestones: tuple[PositiveInt, ...] = ()  # epochs after which a "step" schedule multiplies the rate by gamma
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    initialisation: Literal["kaiming_normal", "signed_constant", "as_built"] = "kaiming_normal"
+    initialisation: Initialisation = "kaiming_normal"  # each is described in suite.initialisation
     augmentation: Literal["none", "crop_flip"] = (
         "none"  # images: 4 zero pixels around, random crop, flip of every second
     )

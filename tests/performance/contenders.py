@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from suite.curvature.arithmetic import Execution
 from suite.curvature.operators import HessianOperator
-from suite.network import build_model, initialise, model_spec, prunable_weights
+from suite.initialisation import initialise
+from suite.network import build_model, model_spec, prunable_weights
 
 Products = Callable[[Tensor], Tensor]  # (dim, k) to (dim, k)
 

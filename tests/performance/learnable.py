@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from suite.network import build_model, initialise, model_spec, prunable_weights
+from suite.initialisation import initialise
+from suite.network import build_model, model_spec, prunable_weights
 from suite.seeds import generator
 from suite.splits import Split
 from suite.study import Recipe

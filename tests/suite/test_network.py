@@ -1,4 +1,3 @@
-import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from suite.network import (
     ModelSpec,
     build_model,
     build_user_model,
-    initialise,
     model_spec,
     num_prunable,
     prunable_weights,
@@ -115,55 +113,6 @@ def test_the_same_seed_builds_the_same_network() -> None:
     first, again, other = small(1).state_dict(), small(1).state_dict(), small(2).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not any(torch.equal(first[name], other[name]) for name in first)
-
-
-def test_kaiming_normal_has_its_moments_and_no_biases() -> None:
-    model = small()
-    initialise(model, "kaiming_normal", 3)
-    for weight in prunable_weights(model).values():
-        fan_in, count = weight.shape[1], weight.numel()
-        scaled = weight.detach().double() / math.sqrt(2 / fan_in)
-        assert abs(float(scaled.mean())) < 4 / math.sqrt(count)
-        assert abs(float(scaled.square().mean()) - 1) < 4 * math.sqrt(2 / count)
-    assert not any(layer.bias.any() for layer in model.modules() if isinstance(layer, nn.Linear))
-
-
-def test_signed_constant_is_the_sign_of_kaiming_normal() -> None:
-    normal, signed = small(), small()
-    initialise(normal, "kaiming_normal", 3)
-    initialise(signed, "signed_constant", 3)
-    for drawn, weight in zip(prunable_weights(normal).values(), prunable_weights(signed).values(), strict=True):
-        assert torch.equal(weight, drawn.sign() * math.sqrt(2 / weight.shape[1]))
-
-
-def test_fan_in_of_a_convolution_counts_its_window() -> None:
-    with torch.random.fork_rng(devices=[]):
-        model = nn.Conv2d(6, 4, (3, 2), groups=2)
-    initialise(model, "signed_constant", 0)
-    assert torch.allclose(model.weight.abs(), torch.tensor(math.sqrt(2 / (3 * 3 * 2))))
-
-
-def test_as_built_is_left_alone_and_normalisation_is_reset() -> None:
-    with torch.random.fork_rng(devices=[]):
-        norm = nn.BatchNorm1d(4)
-        model = nn.Sequential(nn.Linear(3, 4), norm)
-    assert norm.running_mean is not None
-    norm.running_mean.fill_(5)
-    norm.weight.data.fill_(2)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    initialise(model, "as_built", 0)
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    initialise(model, "kaiming_normal", 0)
-    assert not norm.running_mean.any()
-    assert torch.equal(norm.weight, torch.ones(4))
-
-
-def test_initial_weights_depend_on_the_seed_alone() -> None:
-    built_by_one, built_by_two = small(1), small(2)
-    for model in (built_by_one, built_by_two):
-        initialise(model, "kaiming_normal", 3)
-    state = built_by_two.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in built_by_one.state_dict().items())
 
 
 def test_a_user_s_function_is_built_with_its_options_and_version(user_net: str) -> None:

@@ -6,7 +6,8 @@ from torch import nn
 
 from suite.curvature.operators import HessianOperator
 from suite.extensions import available, load
-from suite.network import build_model, initialise, model_spec, num_prunable, prunable_weights
+from suite.initialisation import initialise
+from suite.network import build_model, model_spec, num_prunable, prunable_weights
 from suite.strict import Settings
 
 MODELS = available("suite.models")
