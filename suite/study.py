@@ -37,7 +37,8 @@ class Recipe(Settings):
     weight_decay: NonNegative = 0.0  # L2: adds weight_decay * w to the gradient, as torch.optim.SGD does
     l1: NonNegative = 0.0  # adds l1 * sign(w) to the gradient; sign(0) = 0
     l1_scope: Literal["prunable", "all"] = "prunable"  # "all" also pulls biases and normalisation, as the original does
-    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    # "cosine_per_step" is what the original LOMP does: a cosine of `epochs` steps, again and again
+    schedule: Literal["constant", "cosine", "step", "cosine_per_step"] = "cosine"
     milestones: tuple[PositiveInt, ...] = ()  # epochs after which a "step" schedule multiplies the rate by gamma
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
     warmup_epochs: Annotated[int, Field(ge=0)] = 0

@@ -19,7 +19,7 @@ def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
     """Return the learning rate of a step.
 
     A warm-up multiplies the schedule by (step + 1) / (its number of steps). A cosine goes from learning_rate at step 0
-    to 0 at total_steps. A step schedule multiplies by gamma after every milestone.
+    to 0 at total_steps. A step schedule multiplies by gamma after every milestone. For "cosine_per_step" see below.
 
     Args:
         recipe: schedule, milestones (epochs), gamma, warmup_epochs, learning_rate.
@@ -27,11 +27,51 @@ def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
         total_steps: of the whole training, also when only a part of it is run.
     """
     rate, per_epoch = recipe.learning_rate, total_steps // recipe.epochs
+    warmup_steps = recipe.warmup_epochs * per_epoch
+    if recipe.schedule == "cosine_per_step":
+        return rate * _cosine_per_step(step, recipe.epochs, warmup_steps)
     if recipe.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * step / total_steps))
     elif recipe.schedule == "step":
         rate *= recipe.gamma ** sum(step >= milestone * per_epoch for milestone in recipe.milestones)
-    warmup_steps = recipe.warmup_epochs * per_epoch
     if step < warmup_steps:
         rate *= (step + 1) / warmup_steps
     return rate
+
+
+def _cosine_per_step(step: int, length: int, warmup_steps: int) -> float:
+    """Return the learning rate of the original LOMP, as a fraction of the declared one.
+
+    The original makes a CosineAnnealingLR that ends after `epochs` calls, and calls it after every step, behind its
+    warm-up. So the rate swings between 0 and the declared one with a period of 2 `epochs` steps. That scheduler
+    multiplies the rate it finds by the ratio of two values of the cosine, and what it finds in the warm-up is the
+    warm-up's rate: there the rate spikes, fourfold just after each zero. Behind the warm-up the ratios telescope; the
+    first zero makes the cosine exact.
+
+    Args:
+        step: from 0. The original's warm-up begins at a rate of 0.
+        length: steps from top to zero: the number of epochs.
+        warmup_steps: 0 for none.
+
+    Source: Zhang et al. (2024), code; torch.optim.lr_scheduler.CosineAnnealingLR, recursive form.
+    """
+    if step <= warmup_steps and warmup_steps:
+        return _in_warmup(step, length, warmup_steps)
+    phase = step % (2 * length)
+    last_zero = step - (phase - length) % (2 * length)  # the last step, this one at the most, whose rate is zero
+    if last_zero >= warmup_steps or not warmup_steps:
+        return _cosine(step, length)
+    return _in_warmup(warmup_steps, length, warmup_steps) * _cosine(step, length) / _cosine(warmup_steps, length)
+
+
+def _in_warmup(step: int, length: int, warmup_steps: int) -> float:
+    risen = step / warmup_steps
+    if step == 0:
+        return 0.0
+    if (before := _cosine(step - 1, length)) == 0:  # no ratio to a zero: the scheduler adds the step of the cosine
+        return risen + _cosine(step, length)
+    return risen * _cosine(step, length) / before
+
+
+def _cosine(step: int, length: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * (step % (2 * length)) / length))

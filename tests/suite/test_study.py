@@ -86,7 +86,11 @@ def test_a_bad_value_of_the_study(tiny_study: Path, override: str, value: str, r
         ("training.learning_rate=inf", "training.learning_rate = inf", "finite number"),
         ("training.momentum=1.0", "training.momentum = 1.0", "less than 1"),
         ("training.l1=-1e-3", "training.l1 = -0.001", "greater than or equal to 0"),
-        ("training.schedule='cosin'", "training.schedule = 'cosin'", "'constant', 'cosine' or 'step'"),
+        (
+            "training.schedule='cosin'",
+            "training.schedule = 'cosin'",
+            "'constant', 'cosine', 'step' or 'cosine_per_step'",
+        ),
         ("training.schedule='step'", "schedule = 'step' with milestones = []", "milestones (epochs) are needed by"),
         ("training.milestones=[3]", "schedule = 'cosine' with milestones = [3]", "by no other schedule."),
         ("threads=0", "threads = 0", "greater than or equal to 1"),
