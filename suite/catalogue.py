@@ -8,6 +8,11 @@ MODULE_FOLDERS = {"methods": "suite.pruning.methods", "models": "suite.models"}
 KINDS = (*TOML_FOLDERS, *MODULE_FOLDERS)
 
 
+def analyses() -> list[str]:
+    """Return the kinds of cell that a study can name under `analyses`."""
+    return [name for name in available("suite.cells") if hasattr(load("suite.cells", name, "kind of cell"), "plan")]
+
+
 def catalogue(kind: str) -> dict[str, str]:
     """Return name -> one line for one of KINDS: a TOML file's description, or a module's first line."""
     if kind in TOML_FOLDERS:

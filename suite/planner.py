@@ -7,11 +7,12 @@ from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
+from suite.catalogue import analyses
 from suite.cells.dense import Config as DenseConfig
 from suite.cells.prune import Config as PruneConfig
 from suite.datasets import Located, locate
 from suite.errors import UserError, unknown
-from suite.extensions import available, load
+from suite.extensions import load
 from suite.network import ModelSpec, model_spec, num_prunable
 from suite.plan import Cell, Plan, PlannedRow
 from suite.pruning.contract import method_variants, previous_num_kept, rewind_step
@@ -177,11 +178,6 @@ class Planner:
             chain.append((cell, kept))
             inputs["previous"] = cell
         return chain
-
-
-def analyses() -> list[str]:
-    """Return the kinds of cell that a study can name under `analyses`."""
-    return [name for name in available("suite.cells") if hasattr(load("suite.cells", name, "kind of cell"), "plan")]
 
 
 def kept_count(num_weights: int, sparsity: float) -> int:

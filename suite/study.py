@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from suite.catalogue import analyses
 from suite.errors import UserError, unknown
-from suite.extensions import available, settings_file
+from suite.extensions import available, load, settings_file
 from suite.strict import Settings, read_toml, validated
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+FAITHFUL = "faithful"  # the variant of a task that follows its originals where the task does not
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Initialisation = Literal[
@@ -104,6 +106,15 @@ class Task(Settings):
         return validated(Recipe, values, f"task {self.name}, recipes.{method}")
 
 
+class Faithful(Settings):
+    """What a task's table [faithful] may hold: where the originals differ from the careful defaults."""
+
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
 class Study(Settings):
     """A grid of pruning runs and the analyses beside it."""
 
@@ -172,10 +183,26 @@ def _is_path(text: str) -> bool:
     return text.endswith(".toml") or "/" in text
 
 
+def _task_and_variant(name: str) -> tuple[str, bool]:
+    """Split "fc5-cifar10:faithful" into the task and whether its faithful variant is meant."""
+    task, colon, variant = name.rpartition(":")
+    if not colon:
+        return name, False
+    if variant != FAITHFUL:
+        raise UserError(f"task {name!r} has no variant {variant!r}. Expected: {task}, or {task}:{FAITHFUL}.")
+    return task, True
+
+
 def _read_task(name: str, folder: Path, overrides: list[tuple[list[str], Any]]) -> Task:
-    """Read one task: a built-in name, or a path relative to the study's file."""
+    """Read one task: a built-in name, or a path relative to the study's file; either with ":faithful" behind it."""
+    name, is_faithful = _task_and_variant(name)
     path = folder / name if _is_path(name) else settings_file("suite.tasks", name, "task")
     values = read_toml(path)
+    faithful = values.pop(FAITHFUL, None)
+    if faithful is not None:
+        validated(Faithful, faithful, f"task {name}, {FAITHFUL}")
+    if is_faithful:
+        values = _faithful_values(values, faithful, name)
     _apply(values, overrides)
     task = validated(Task, values, f"task {name}")
     if task.data.endswith((".h5", ".hdf5")) and not Path(task.data).is_absolute():
@@ -184,14 +211,43 @@ def _read_task(name: str, folder: Path, overrides: list[tuple[list[str], Any]]) 
         if method not in available("suite.pruning.methods"):
             raise unknown("method", method, available("suite.pruning.methods"), f"recipes.NAME of task {task.name}")
         task.recipe(method)
+    _check_options(task)
     return task
+
+
+def _faithful_values(values: dict[str, Any], faithful: Any, name: str) -> dict[str, Any]:
+    """Return a task's values with those of its originals merged over them, under a name of its own."""
+    if faithful is None:
+        raise UserError(f"task {name} has no table [{FAITHFUL}]. Name it without :{FAITHFUL}, or add the table.")
+    return _merged(values, faithful) | {"name": f"{values.get('name')}-{FAITHFUL}"}
+
+
+def _merged(values: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Return values with others over them; tables are merged key by key."""
+    merged = dict(values)
+    for key, other in others.items():
+        both_tables = isinstance(other, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], other) if both_tables else other
+    return merged
+
+
+def _check_options(task: Task) -> None:
+    """Refuse an option that no method or analysis of that name has, also where this study uses none of it."""
+    for name, values in task.options.items():
+        methods = available("suite.pruning.methods")
+        if name not in methods and name not in analyses():
+            raise unknown("method or analysis", name, (*methods, *analyses()), f"options.NAME of task {task.name}")
+        module = load("suite.pruning.methods" if name in methods else "suite.cells", name, "method or analysis")
+        validated(module.Options, values, f"task {task.name}, options.{name}")
 
 
 def _from_working_folder(keys: list[str], value: Any) -> tuple[list[str], Any]:
     """Make paths given on the command line absolute: they are meant from where the command was typed."""
 
     def absolute(text: Any) -> Any:
-        is_path = isinstance(text, str) and (_is_path(text) or text.endswith((".h5", ".hdf5")))
+        is_path = isinstance(text, str) and (
+            _is_path(text.removesuffix(f":{FAITHFUL}")) or text.endswith((".h5", ".hdf5"))
+        )
         return str(Path(text).absolute()) if is_path else text
 
     if keys == ["tasks"] and isinstance(value, list):

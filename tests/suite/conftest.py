@@ -14,13 +14,14 @@ from torch.nn import functional
 
 from data import read_dataset
 from suite.attempt import attempt
+from suite.catalogue import analyses
 from suite.curvature.operators import HessianOperator
 from suite.curvature.pace import silent
 from suite.datasets import training_splits
 from suite.network import ModelSpec
 from suite.networks.sources import UserNetwork
 from suite.plan import Cell, Plan
-from suite.planner import analyses, make_plan
+from suite.planner import make_plan
 from suite.problem import Problem
 from suite.pruning.contract import Search
 from suite.record import Record

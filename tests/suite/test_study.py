@@ -212,3 +212,97 @@ def test_paths_on_the_command_line_are_meant_from_the_working_folder(tiny_study,
     _, tasks = read_study(str(tiny_study), ["data=mine.h5", 'tasks=["other.toml"]'])
     (task,) = tasks.values()
     assert task.data == str(elsewhere / "mine.h5")
+
+
+FAITHFUL_TABLE = """
+[faithful.training]
+learning_rate = 0.5
+[faithful.recipes.lomp]
+l1_scope = "all"
+[faithful.options.imp]
+rewind_step = 1
+"""
+
+
+@pytest.fixture
+def faithful_study(tiny_study: Path) -> Path:
+    """Return the tiny study with a table [faithful] in its task."""
+    task = tiny_study.parent / "task.toml"
+    task.write_text(task.read_text() + FAITHFUL_TABLE)
+    return tiny_study
+
+
+def test_the_faithful_variant_is_merged_over_the_task(faithful_study: Path) -> None:
+    _, tasks = read_study(
+        str(faithful_study),
+        ["tasks=['task.toml', 'task.toml:faithful']".replace("task.toml", str(faithful_study.parent / "task.toml"))],
+    )
+    plain, faithful = tasks["tiny"], tasks["tiny-faithful"]
+    assert faithful.training == plain.training.model_copy(update={"learning_rate": 0.5})
+    assert faithful.recipes == plain.recipes | {"lomp": plain.recipes["lomp"] | {"l1_scope": "all"}}
+    assert faithful.options == plain.options | {"imp": plain.options.get("imp", {}) | {"rewind_step": 1}}
+    same = {"name": "tiny", "training": plain.training, "recipes": plain.recipes, "options": plain.options}
+    assert faithful.model_copy(update=same) == plain
+
+
+def test_a_faithful_task_of_the_command_line_is_meant_from_the_working_folder(
+    faithful_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "other.toml").write_text((tmp_path / "task.toml").read_text())
+    monkeypatch.chdir(elsewhere)
+    _, tasks = read_study(str(faithful_study), ['tasks=["other.toml:faithful"]'])
+    assert list(tasks) == ["tiny-faithful"]
+
+
+def test_an_override_comes_after_the_faithful_table(faithful_study: Path) -> None:
+    overrides = [f"tasks=['{faithful_study.parent}/task.toml:faithful']", "training.learning_rate=0.25"]
+    _, tasks = read_study(str(faithful_study), overrides)
+    assert tasks["tiny-faithful"].training.learning_rate == 0.25
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("[faithful]\nepochs = 3", "task task.toml, faithful: unknown key 'epochs'."),
+        ("[faithful]\ntraining = 3", "task task.toml, faithful: training = 3: "),
+        ("faithful = 3", "task task.toml, faithful: "),
+    ],
+)
+def test_a_bad_faithful_table_is_refused_also_where_it_is_not_asked_for(
+    tiny_study: Path, table: str, line: str
+) -> None:
+    task = tiny_study.parent / "task.toml"
+    task.write_text(f"{task.read_text()}\n{table}\n" if table.startswith("[") else f"{table}\n{task.read_text()}")
+    assert refused(tiny_study).startswith(line)
+
+
+def test_a_bad_value_in_a_faithful_table(tiny_study: Path) -> None:
+    task = tiny_study.parent / "task.toml"
+    task.write_text(task.read_text() + "\n[faithful.training]\nmomentum = 2\n")
+    assert "training.momentum = 2" in refused(tiny_study, f"tasks=['{task}:faithful']")
+
+
+def test_a_task_without_the_variant(tiny_study: Path) -> None:
+    message = refused("quickstart", "tasks=['mlp-digits:faithful']")
+    assert message == ("task mlp-digits has no table [faithful]. Name it without :faithful, or add the table.")
+    message = refused("quickstart", "tasks=['mlp-digits:faithfull']")
+    assert message == (
+        "task 'mlp-digits:faithfull' has no variant 'faithfull'. Expected: mlp-digits, or mlp-digits:faithful."
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("[options.impp]\nrewind_step = 3", "No method or analysis named 'impp'. Did you mean 'imp'? Known: "),
+        ("[options.dense_hessian]\nmax_dims = 3", "task tiny, options.dense_hessian: unknown key 'max_dims'."),
+        ("[options.rare_gems]\nscore_penalty = -1.0", "task tiny, options.rare_gems: score_penalty = -1.0: "),
+        ("[options.spectrum]\nnum_probes = 0", "task tiny, options.spectrum: num_probes = 0: "),
+    ],
+)
+def test_options_of_a_task_are_checked_when_it_is_read(tiny_study: Path, table: str, line: str) -> None:
+    task = tiny_study.parent / "task.toml"
+    task.write_text(f"{task.read_text()}\n{table}\n")
+    assert refused(tiny_study).startswith(line)

@@ -12,7 +12,7 @@ Cost: search_epochs and one training; two numbers per prunable weight.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -37,10 +37,11 @@ THRESHOLD = 0.5  # a weight takes part while its score is above this
 
 
 class Options(Settings):
-    """The search: search_epochs None means as long as the training; scores are trained by SGD with a cosine."""
+    """The search: search_epochs None means as long as the training; scores are trained with a cosine."""
 
     search_epochs: Annotated[int, Field(ge=2)] | None = None
     freeze_period: Annotated[int, Field(ge=1)] = 5  # epochs, as in most of the original's configurations
+    score_optimiser: Literal["sgd", "adam"] = "sgd"  # the original takes either, with the momentum of the recipe
     score_learning_rate: Annotated[float, Field(gt=0)] = 0.1
     score_penalty: Annotated[float, Field(ge=0)] = 1e-5  # per squared score; 1e-8 to 1e-4 in the original
 
@@ -124,9 +125,10 @@ def freeze_path(num_prunable: int, num_keep: int, freezes: int) -> list[int]:
 def _search_recipe(recipe: Recipe, options: Options, epochs: int) -> Recipe:
     return recipe.model_copy(
         update={
-            "optimiser": "sgd",
             "compile": "none",  # what is frozen changes after epochs, and would be compiled anew each time
             "epochs": max(epochs, options.freeze_period + 1),
+            "optimiser": options.score_optimiser,
+            "nesterov": recipe.nesterov and options.score_optimiser == "sgd",
             "learning_rate": options.score_learning_rate,
             "weight_decay": 0.0,
             "l1": 0.0,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from suite.attempt import attempt
+from suite.catalogue import analyses
 from suite.extensions import available, load
-from suite.planner import analyses
 from suite.record import Record
 from suite.store import Store
 from suite.strict import Settings

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from suite.attempt import attempt
+from suite.catalogue import analyses
 from suite.curvature.growing_runs import growing_inline_map
 from suite.curvature.lanczos import Tridiagonal
 from suite.errors import UserError
@@ -15,7 +16,7 @@ from suite.limits.adaptive import GRADIENTS_PER_PRODUCT
 from suite.limits.bracket import LIMITS, Runs
 from suite.limits.removal import MagnitudeOrder
 from suite.plan import Cell, Plan
-from suite.planner import analyses, make_plan
+from suite.planner import make_plan
 from suite.problem import as_state
 from suite.record import Record
 from suite.store import Store

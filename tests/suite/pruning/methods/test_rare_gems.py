@@ -153,6 +153,20 @@ def test_scores_are_trained_by_their_own_recipe(
     assert watched.recipe == recipe(epochs=9, momentum=0.8, schedule="cosine", learning_rate=0.25)
 
 
+def test_scores_may_be_trained_by_adam(
+    make_search: Make, monkeypatch: pytest.MonkeyPatch, recipe: Callable[..., Recipe]
+) -> None:
+    watched = Watched(monkeypatch)
+    mine = recipe(epochs=9, momentum=0.9, nesterov=True)  # of the weights
+    ticket = find_ticket(make_search(10, recipe=mine), Options(score_optimiser="adam", score_learning_rate=0.01))
+    assert watched.recipe is not None
+    assert (watched.recipe.optimiser, watched.recipe.nesterov) == ("adam", False)
+    assert ticket.recipe == mine
+    assert num_kept(ticket.masks) == 10
+    find_ticket(make_search(10, recipe=mine.model_copy(update={"optimiser": "adam", "nesterov": False})), Options())
+    assert watched.recipe.optimiser == "sgd"
+
+
 def test_a_search_too_short_to_freeze_is_lengthened(make_search: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(monkeypatch)
     ticket = find_ticket(make_search(10), Options(search_epochs=2, freeze_period=4))
