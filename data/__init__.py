@@ -1,7 +1,16 @@
 """Data sets: one file in this folder each, one HDF5 file each; nothing here imports another room."""
 
 from data._dataset import Dataset, Split, dataset_sha256, read_dataset, write_dataset
-from data._registry import DatasetDescription, UnknownDataset, available, dataset_path, describe, ensure
+from data._registry import (
+    DatasetDescription,
+    UnknownDataset,
+    available,
+    dataset_path,
+    describe,
+    ensure,
+    prepare,
+    prepare_command,
+)
 from data._stored import SPLIT_NAMES, StoredSplit
 
 __all__ = [
@@ -16,6 +25,8 @@ __all__ = [
     "dataset_sha256",
     "describe",
     "ensure",
+    "prepare",
+    "prepare_command",
     "read_dataset",
     "write_dataset",
 ]

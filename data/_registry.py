@@ -10,7 +10,9 @@ from typing import Any, Protocol, cast
 
 from data._dataset import write_dataset
 from data._stored import StoredSplit
-from data.hdf5 import FileRefused, open_sealed, sweep
+from data.archives import Official, Prepared, Tell
+from data.archives import prepare as prepare_archive
+from data.hdf5 import FileRefused, open_sealed, refusal, sweep
 
 
 class UnknownDataset(ValueError):
@@ -18,7 +20,7 @@ class UnknownDataset(ValueError):
 
 
 class DatasetModule(Protocol):
-    """What a file in data/ defines to be a data set."""
+    """What a file in data/ defines to be a data set: these, and either `build` or ARCHIVE, an `Official`."""
 
     DESCRIPTION: str  # one line
     LICENCE: str
@@ -36,6 +38,7 @@ class DatasetDescription:
     description: str
     licence: str
     source: str
+    archive: Official | None  # None: its file is written on first use
 
 
 def available() -> list[str]:
@@ -50,7 +53,12 @@ def describe(name: str) -> DatasetDescription:
         UnknownDataset: no such data set.
     """
     module = _module(name)
-    return DatasetDescription(name, module.DESCRIPTION, module.LICENCE, module.SOURCE)
+    return DatasetDescription(name, module.DESCRIPTION, module.LICENCE, module.SOURCE, getattr(module, "ARCHIVE", None))
+
+
+def prepare_command(name: str, official: Official) -> str:
+    """Return the command that prepares a data set from its archive."""
+    return f"espalier data prepare {name} --from {official.example()}"
 
 
 def dataset_path(name: str) -> Path:
@@ -67,19 +75,26 @@ def dataset_path(name: str) -> Path:
 
 
 def ensure(name: str) -> Path:
-    """Return the path of a data set's file, written first if it is missing.
+    """Return the path of a data set's file, written first if it is missing and needs no archive.
 
     Safe when several processes call it at once: each builds the same bytes, and each commit is atomic.
 
     Raises:
         UnknownDataset: no such data set.
-        FileRefused: a file is there and damaged. It is not replaced in silence: whoever used it should know.
+        FileRefused: a file is there and damaged. It is not replaced in silence: whoever used it should know. Or none
+            is there, and the data set has to be prepared from its official archive.
         OSError: the file cannot be written.
 
     Cost: the file is read once to verify its seal.
     """
     path = dataset_path(name)
+    official = describe(name).archive
     if not os.path.lexists(path):
+        if official is not None:
+            repair = (
+                f"Fetch {' and '.join(official.md5)} from {official.url} and run: {prepare_command(name, official)}."
+            )
+            raise refusal(path, "does not exist", f"data set {name}, prepared from its official archive", repair)
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
         splits, attributes = _module(name).build()
@@ -88,7 +103,45 @@ def ensure(name: str) -> Path:
         with open_sealed(path):
             return path
     except FileRefused as error:
-        raise FileRefused(f"{error} Delete {path}: the next use of data set {name!r} writes it again.") from error
+        again = f"the next use of data set {name!r} writes it again."
+        if official is not None:
+            again = f"{prepare_command(name, official)} writes it again."
+        raise FileRefused(f"{error} Delete {path}: {again}") from error
+
+
+def prepare(
+    name: str,
+    source: Path,
+    out: Path | None = None,
+    *,
+    tell: Tell,
+    allow_other: bool = False,
+) -> Prepared:
+    """Write a data set's file from its official archive; see `data.archives.prepare`.
+
+    Args:
+        name: of a data set that needs an archive.
+        source: the archive, or the folder of its files.
+        out: the file to write; None: where `ensure` looks for it.
+        tell: takes the fraction done and a text.
+        allow_other: take an archive with another checksum.
+
+    Raises:
+        UnknownDataset: no such data set, or it needs no archive.
+        FileRefused: the archive cannot be used, or the file is there already.
+        OSError: the file cannot be written.
+    """
+    described = describe(name)
+    if described.archive is None:
+        needing = ", ".join(each for each in available() if describe(each).archive)
+        raise UnknownDataset(
+            f"Data set {name!r} needs no archive: it is written on first use. Those that do: {needing}."
+        )
+    path = (out or dataset_path(name)).absolute()
+    if os.path.lexists(path):
+        raise refusal(path, "is there already", "a new file", "Delete it to prepare it anew, or give another --out.")
+    facts = {"licence": described.licence, "source": described.source}
+    return prepare_archive(name, described.archive, facts, source, path, allow_other=allow_other, tell=tell)
 
 
 def _folder() -> Path:

@@ -93,18 +93,39 @@ def digest(stored: Stored) -> str:
     Covered in this order: classes; mean and std when the inputs are uint8; per split the inputs in their stored
     dtype, little-endian and C-ordered, and the targets as int64. Source and licence are not covered.
     """
-    sha256 = hashlib.sha256(f"classes {stored.num_classes}\n".encode())
-    arrays = {}
+    sha256 = StreamedDigest(stored.num_classes)
     if stored.splits["train"].inputs.dtype == np.uint8:
-        arrays = {"mean": stored.mean, "std": stored.std}
+        sha256.add("mean", stored.mean)
+        sha256.add("std", stored.std)
     for name, split in stored.splits.items():
-        arrays[f"{name}/inputs"] = split.inputs
-        arrays[f"{name}/targets"] = split.targets.astype(np.int64)
-    for name, array in arrays.items():
-        canonical = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-        sha256.update(f"{name} {canonical.dtype.str} {array.shape}\n".encode())
-        sha256.update(canonical.reshape(-1).view(np.uint8).data)
+        sha256.add(f"{name}/inputs", split.inputs)
+        sha256.add(f"{name}/targets", split.targets.astype(np.int64))
     return sha256.hexdigest()
+
+
+class StreamedDigest:
+    """The same digest of arrays that come one after another, in the order of `digest`, whole or row by row."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._sha256 = hashlib.sha256(f"classes {num_classes}\n".encode())
+
+    def add(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Add a whole array."""
+        self.begin(name, array.dtype, array.shape)
+        self.rows(array)
+
+    def begin(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        """Begin with an array whose rows are to follow."""
+        self._sha256.update(f"{name} {dtype.newbyteorder('<').str} {shape}\n".encode())
+
+    def rows(self, rows: npt.NDArray[Any]) -> None:
+        """Add rows of the array that was begun."""
+        canonical = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
+        self._sha256.update(canonical.reshape(-1).view(np.uint8).data)
+
+    def hexdigest(self) -> str:
+        """Return the digest of all that was added."""
+        return self._sha256.hexdigest()
 
 
 def read_inputs(path: Path, split_name: str, stored: Stored) -> npt.NDArray[Any]:

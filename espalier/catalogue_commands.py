@@ -1,4 +1,4 @@
-"""Commands about what there is: studies, tasks, methods, models, profiles, data sets, and this machine."""
+"""Commands about what there is: studies, tasks, methods, models, profiles, and this machine."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +13,6 @@ if TYPE_CHECKING:
     from launchers._finding import Finding
 
 app = typer.Typer()
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what there is and where it lies.")
-
-
-@data_app.command("list", epilog="Example: espalier data list")
-def data_list() -> None:
-    """List all data sets, whether they are prepared, and where they lie."""
-    from data import available, dataset_path, describe
-
-    for name in available():
-        path = dataset_path(name)
-        state = "prepared" if path.exists() else "written on first use"
-        print(f"{name:20}{describe(name).description}\n{'':20}{state}: {path}")
 
 
 @app.command(epilog="Example: espalier doctor --profile devcluster --out /shared/me/study")

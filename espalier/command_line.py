@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from espalier import catalogue_commands, network_commands, progress_commands, study_commands
+from espalier import catalogue_commands, data_commands, network_commands, progress_commands, study_commands
 from espalier.terminal import BAD_INPUT, INTERRUPTED, complain, interrupt_has_arrived, interrupt_on_signals
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 for _room in (study_commands, progress_commands, network_commands, catalogue_commands):
     app.registered_commands += _room.app.registered_commands
-app.add_typer(catalogue_commands.data_app, name="data")
+app.add_typer(data_commands.app, name="data")
 
 
 def main() -> None:

@@ -7,19 +7,30 @@ from data.hdf5.content import (
     read_text,
     read_texts,
     write_array,
+    write_rows,
     write_text,
     write_texts,
 )
 from data.hdf5.guard import refuse_hostile
 from data.hdf5.lock import exclusive
 from data.hdf5.refusal import FileRefused, printable, refusal
-from data.hdf5.seal import USER_BLOCK_BYTES, open_guarded, open_sealed, sealed_image, verify_seal, write_sealed
+from data.hdf5.seal import (
+    USER_BLOCK_BYTES,
+    is_sealed,
+    open_guarded,
+    open_sealed,
+    sealed_image,
+    verify_seal,
+    write_sealed,
+    write_sealed_on_disk,
+)
 
 __all__ = [
     "USER_BLOCK_BYTES",
     "FileRefused",
     "commit_bytes",
     "exclusive",
+    "is_sealed",
     "open_guarded",
     "open_sealed",
     "printable",
@@ -34,7 +45,9 @@ __all__ = [
     "temporary_name",
     "verify_seal",
     "write_array",
+    "write_rows",
     "write_sealed",
+    "write_sealed_on_disk",
     "write_text",
     "write_texts",
 ]

@@ -10,6 +10,8 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>[^-]+)-(?P<pid>[1-9][0-9]{0,8})-[0-9a-f]{8}-.+", re.DOTALL)
@@ -27,11 +29,22 @@ def commit_bytes(path: Path, content: bytes) -> None:
         OSError: disk full (ENOSPC), over quota (EDQUOT), no permission. The old file is untouched and the temporary
             file is removed; only a killed process leaves its temporary file behind, for `sweep`.
     """
+    with replacing(path) as (descriptor, _):
+        _write_all(descriptor, content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the descriptor and the temporary name of a file that takes the final name when the block ends well.
+
+    Raises:
+        OSError: as `commit_bytes`.
+    """
     temporary = path.with_name(temporary_name(path.name))
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
-            _write_all(descriptor, content)
+            yield descriptor, temporary
             os.fsync(descriptor)
         finally:
             os.close(descriptor)  # NFS reports a full disk only here

@@ -4,7 +4,9 @@ Storage: shuffle, gzip 4 and a fletcher32 checksum per chunk, which every HDF5 r
 Text is UTF-8. Reading is meant for files opened by `open_sealed` or `open_guarded`.
 """
 
-from collections.abc import Sequence
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from data.hdf5.guard import HDF5_ERRORS
 from data.hdf5.refusal import FileRefused, refusal
 
 _CHUNK_BYTES = 1 << 20  # h5py's default chunk cache holds one such chunk
+_RESERVE_BYTES = 1 << 20  # beside the rows themselves: more than the index of their chunks grows by
 _GZIP_LEVEL = 4  # beyond it, time grows and size hardly shrinks
 _MAX_LISTED = 20
 _KINDS = {"f": "floating point", "i": "signed integer", "u": "unsigned integer", "b": "boolean", "c": "complex"}
@@ -37,6 +40,44 @@ def write_array(group: h5py.Group, name: str, array: npt.ArrayLike, /, **attribu
     if values.dtype.kind not in "biufc":
         raise TypeError(f"array {name!r} has dtype {values.dtype}. Expected: numbers or booleans (text: write_texts).")
     _create(group, name, values, attributes)
+
+
+def write_rows(
+    group: h5py.Group,
+    name: str,
+    blocks: Iterable[npt.NDArray[Any]],
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+    /,
+    *,
+    chunk_bytes: int = _CHUNK_BYTES,
+) -> None:
+    """Write numbers that do not fit in memory as one data set, stored as `write_array` does.
+
+    Args:
+        group: of a file on disk, open for writing.
+        name: new in the group.
+        blocks: arrays of any number of rows each, in order; together they have the shape.
+        shape: of the whole, (rows, ...), none of it empty.
+        dtype: of numbers.
+        chunk_bytes: the most that a chunk holds. A chunk is what a reader has to decode for one row.
+
+    Raises:
+        ValueError: the blocks have more or fewer rows than the shape.
+        OSError: disk full. It is noticed before HDF5 is asked, which does not survive it.
+
+    Cost: two blocks of memory.
+    """
+    dtype = np.dtype(dtype)
+    chunks = _chunk_shape(shape, dtype.itemsize, chunk_bytes)
+    dataset = group.create_dataset(name, shape, dtype, track_times=False, **_storage(chunks))
+    first = 0
+    for rows in _whole_chunks(blocks, chunks[0], shape, dtype):
+        _reserve(group.file, rows.nbytes)
+        dataset[first : first + len(rows)] = rows
+        first += len(rows)
+    if first != shape[0]:
+        raise ValueError(f"{name!r} got {first} rows. Expected: {shape[0]}.")
 
 
 def write_text(group: h5py.Group, name: str, text: str, /) -> None:
@@ -136,22 +177,53 @@ def read_attribute(node: h5py.Group | h5py.Dataset, name: str) -> str | npt.NDAr
 def _create(group: h5py.Group, name: str, values: npt.NDArray[Any], attributes: dict[str, Any]) -> None:
     storage: dict[str, Any] = {}
     if values.ndim > 0 and values.size > 0:
-        chunks = _chunk_shape(values.shape, values.dtype.itemsize)
-        storage = {
-            "chunks": chunks,
-            "shuffle": True,
-            "compression": "gzip",
-            "compression_opts": _GZIP_LEVEL,
-            "fletcher32": True,
-        }
+        storage = _storage(_chunk_shape(values.shape, values.dtype.itemsize))
     dataset = group.create_dataset(name, data=values, track_times=False, **storage)
     for key in sorted(attributes):  # their order is visible in the bytes
         dataset.attrs[key] = attributes[key]
 
 
-def _chunk_shape(shape: tuple[int, ...], item_bytes: int) -> tuple[int, ...]:
+def _storage(chunks: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "chunks": chunks,
+        "shuffle": True,
+        "compression": "gzip",
+        "compression_opts": _GZIP_LEVEL,
+        "fletcher32": True,
+    }
+
+
+def _whole_chunks(
+    blocks: Iterable[npt.NDArray[Any]], chunk_rows: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield the same rows, cut where chunks end: a chunk that is written twice is compressed and placed twice."""
+    rest = np.empty((0, *shape[1:]), dtype)
+    for block in blocks:
+        rows = np.concatenate([rest, block])
+        num_whole = len(rows) - len(rows) % chunk_rows
+        if num_whole:
+            yield rows[:num_whole]
+        rest = rows[num_whole:]
+    if len(rest):
+        yield rest
+
+
+def _reserve(file: h5py.File, num_bytes: int) -> None:
+    """Have the system set aside the room for what is written next, or say that there is none.
+
+    HDF5 cannot close a file whose writes fail: the process dies at its end.
+    """
+    end = file.id.get_filesize()
+    try:
+        os.posix_fallocate(file.id.get_vfd_handle(), end, num_bytes + num_bytes // 64 + _RESERVE_BYTES)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # some file systems have no such call
+            raise OSError(error.errno, error.strerror, file.filename) from error
+
+
+def _chunk_shape(shape: tuple[int, ...], item_bytes: int, chunk_bytes: int = _CHUNK_BYTES) -> tuple[int, ...]:
     """Fill one chunk from the last axis on, so that a chunk is a contiguous run of whole rows where it can be."""
-    budget = max(1, _CHUNK_BYTES // item_bytes)
+    budget = max(1, chunk_bytes // item_bytes)
     chunk: list[int] = []
     for length in reversed(shape):
         chunk.insert(0, max(1, min(length, budget)))

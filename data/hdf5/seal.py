@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import h5py
 
-from data.hdf5.commit import commit_bytes
+from data.hdf5.commit import commit_bytes, replacing
 from data.hdf5.guard import HDF5_ERRORS, refuse_hostile
 from data.hdf5.refusal import refusal
 
@@ -69,6 +69,32 @@ def write_sealed(path: Path, build: Callable[[h5py.File], None]) -> None:
     commit_bytes(path, image)
 
 
+def write_sealed_on_disk(path: Path, build: Callable[[h5py.File], None]) -> None:
+    """Do the same for a file that is too large for memory: it is built on disk, under a temporary name.
+
+    The same calls give the bytes of `write_sealed`. `build` should write what is large with `write_rows`.
+
+    Raises:
+        FileRefused: what was built would be refused on reading.
+        OSError: the file cannot be written; see `commit_bytes`.
+
+    Cost: the file is written once and read once; memory for what `build` holds.
+    """
+    with replacing(path) as (descriptor, temporary):
+        # Nobody else knows the name, and many cluster file systems have no locks to give.
+        with h5py.File(temporary, "w", userblock_size=USER_BLOCK_BYTES, locking=False) as file:
+            build(file)
+            file.flush()
+            size_bytes = file.id.get_filesize()
+        os.ftruncate(descriptor, size_bytes)  # HDF5 does not know of the space that `write_rows` has reserved
+        with h5py.File(temporary, "r", locking=False) as file:
+            refuse_hostile(file, path)
+        with open(descriptor, "rb", closefd=False) as handle:
+            handle.seek(USER_BLOCK_BYTES)
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        os.pwrite(descriptor, _user_block(digest, size_bytes), 0)
+
+
 @contextmanager
 def open_sealed(path: Path) -> Iterator[h5py.File]:
     """Open a file that espalier wrote, read-only, after verifying every bit of it.
@@ -97,7 +123,7 @@ def open_guarded(path: Path, *, check_seal: bool = True) -> Iterator[h5py.File]:
     Raises:
         FileRefused: as `open_sealed`, except that a file without a seal is welcome.
     """
-    if _is_sealed(path) and check_seal:
+    if is_sealed(path) and check_seal:
         verify_seal(path)
     _require_hdf5(path)
     with _open_guarded(path, locking="best-effort") as file:
@@ -136,7 +162,12 @@ def _open_guarded(path: Path, locking: bool | str) -> Iterator[h5py.File]:
         yield file
 
 
-def _is_sealed(path: Path) -> bool:
+def is_sealed(path: Path) -> bool:
+    """Return whether a file carries a seal, unbroken or not.
+
+    Raises:
+        FileRefused: missing, a folder, not readable, empty.
+    """
     with _open_regular(path) as (handle, _):
         return handle.read(len(b"espalier sha256=")) == b"espalier sha256="
 

@@ -14,9 +14,11 @@ from data import (
     dataset_sha256,
     describe,
     ensure,
+    prepare,
     read_dataset,
 )
 from data.hdf5 import FileRefused, write_sealed
+from tests.data.official_archives import write_archive
 
 
 @pytest.fixture
@@ -59,16 +61,22 @@ def test_an_unknown_name(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", available())
-def test_contract_of_a_data_set(name: str, folder: Path) -> None:
+def test_a_data_set_is_described(name: str) -> None:
     description = describe(name)
+    assert description.name == name
     for line in (description.description, description.licence, description.source):
         assert line.strip() == line != ""
         assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", [name for name in available() if describe(name).archive is None])
+def test_contract_of_a_data_set_that_is_written_on_first_use(name: str, folder: Path) -> None:
+    description = describe(name)
     path = ensure(name)
     assert path == dataset_path(name) == folder / f"{name}.h5"
     assert [entry.name for entry in folder.iterdir()] == [f"{name}.h5"]
     dataset = read_dataset(path)
-    assert dataset.name == name == description.name
+    assert dataset.name == name
     assert dataset.sha256 == dataset_sha256(path)
     assert (dataset.licence, dataset.source) == (description.licence, description.source)
     assert set(dataset.splits) == {"train", "validation", "test"}
@@ -79,6 +87,44 @@ def test_contract_of_a_data_set(name: str, folder: Path) -> None:
     content = path.read_bytes()
     path.unlink()
     assert ensure(name).read_bytes() == content
+
+
+@pytest.mark.parametrize("name", [name for name in available() if describe(name).archive])
+def test_contract_of_a_data_set_that_needs_an_archive(name: str, folder: Path, tmp_path: Path) -> None:
+    official = describe(name).archive
+    assert official is not None
+    with pytest.raises(FileRefused, match=rf"{name}.h5 does not exist.* from https?://") as caught:
+        ensure(name)
+    assert str(caught.value).endswith(f"run: espalier data prepare {name} --from {official.example()}.")
+    assert not folder.exists()
+    archive = write_archive(name, tmp_path)
+    prepared = prepare(name, archive, tell=lambda fraction, text: None, allow_other=True)
+    assert prepared.path == dataset_path(name) == ensure(name) == folder / f"{name}.h5"
+    assert [entry.name for entry in folder.iterdir()] == [f"{name}.h5"]
+    dataset = read_dataset(prepared.path)
+    assert dataset.name == name
+    assert dataset.sha256 == dataset_sha256(prepared.path)
+    assert dataset.licence == describe(name).licence
+    assert dataset.source == f"{describe(name).source}; not from the published archive"
+    assert (dataset.num_classes, dataset.input_shape) == (official.num_classes, official.image_shape)
+    assert dataset.moments == (official.mean, official.std)
+    assert {split: len(part) for split, part in dataset.splits.items()} == prepared.num_examples
+    assert set(np.unique(dataset.splits["train"].targets)) == set(range(dataset.num_classes))
+    with pytest.raises(FileRefused, match="is there already"):
+        prepare(name, archive, tell=lambda fraction, text: None, allow_other=True)
+
+
+def test_a_damaged_file_from_an_archive_names_the_command(folder: Path, tmp_path: Path) -> None:
+    archive = write_archive("mnist", tmp_path)
+    path = prepare("mnist", archive, tell=lambda fraction, text: None, allow_other=True).path
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FileRefused, match=rf"truncated.*Delete {path}: espalier data prepare mnist --from FOLDER"):
+        ensure("mnist")
+
+
+def test_a_data_set_without_an_archive_is_not_prepared(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownDataset, match=r"'digits' needs no archive.*Those that do: cifar10, cifar100"):
+        prepare("digits", tmp_path, tell=lambda fraction, text: None)
 
 
 def test_a_file_is_written_once(folder: Path) -> None:

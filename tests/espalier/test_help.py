@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 import typer
 
-from espalier import catalogue_commands, command_line
+from data import available
+from espalier import command_line, data_commands
 from suite.catalogue import KINDS, catalogue
 
 COMMANDS = [[info.name or info.callback.__name__] for info in command_line.app.registered_commands if info.callback]
-COMMANDS += [["data", info.name or ""] for info in catalogue_commands.data_app.registered_commands]
+COMMANDS += [
+    ["data", info.name or info.callback.__name__] for info in data_commands.app.registered_commands if info.callback
+]
 
 
 def named(words: list[str]) -> str:
@@ -78,8 +81,10 @@ def test_what_can_be_named_is_listed_with_one_line_each(kind: str, espalier: Cal
 
 def test_data_sets_are_listed_with_their_place(espalier: Callable[..., Any], data_folder: Path) -> None:
     out = espalier("data", "list").out
-    assert out.startswith("digits ")
     assert str(data_folder / "digits.h5") in out
+    names = [line.split()[0] for line in out.splitlines() if line[0] != " "]
+    assert names == available()
+    assert "then: espalier data prepare cifar10 --from cifar-10-binary.tar.gz" in out
 
 
 @pytest.mark.slow

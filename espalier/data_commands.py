@@ -1,0 +1,79 @@
+"""Commands about data sets: what there is, preparing from an official archive, checking a file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from espalier.terminal import progress_bar, resumable
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what there is and where it lies.")
+
+_RESUMABLE = "what is decoded stays. Go on with the same command."
+
+
+@app.command("list", epilog="Example: espalier data list")
+def list_all() -> None:
+    """List all data sets, whether they are prepared, where they lie, and how to prepare those that are not."""
+    from data import available, dataset_path, describe, prepare_command
+
+    for name in available():
+        path, described = dataset_path(name), describe(name)
+        state = f"written on first use: {path}"
+        if path.exists():
+            state = f"prepared: {path}"
+        elif described.archive is not None:
+            fetched = " and ".join(described.archive.md5)
+            state = f"fetch {fetched} from {described.archive.url}, then: {prepare_command(name, described.archive)}"
+        print(f"{name:20}{described.description}\n{'':20}{state}")
+
+
+@app.command(epilog="Example: espalier data prepare cifar10 --from cifar-10-binary.tar.gz")
+def prepare(
+    name: Annotated[str, typer.Argument(help="A data set that needs an archive (see `espalier data list`).")],
+    source: Annotated[
+        Path, typer.Option("--from", help="The archive as it is published; for MNIST's kind the folder of its files.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; by default where studies find the data set by its name.")
+    ] = None,
+    allow_other: Annotated[
+        bool, typer.Option("--allow-other", help="Take an archive in the same format with another checksum.")
+    ] = False,
+) -> None:
+    """Prepare a data set from its official archive, which you have fetched; nothing is downloaded.
+
+    The checksum has to be the published one. A killed command goes on where it stopped. The validation split is a fixed
+    part of the official training examples; TinyImageNet's official validation images are its test split.
+    """
+    import data
+    from suite.errors import UserError
+
+    with resumable(_RESUMABLE), progress_bar() as tell:
+        try:
+            prepared = data.prepare(name, source, out, allow_other=allow_other, tell=tell)
+        except data.UnknownDataset as error:
+            raise UserError(str(error)) from None
+    sizes = ", ".join(f"{count:,} {split}" for split, count in prepared.num_examples.items())
+    resumed = f" ({prepared.num_resumed:,} images were decoded before)" if prepared.num_resumed else ""
+    print(f"{prepared.path}: {sizes}{resumed}")
+
+
+@app.command(epilog="Example: espalier data verify my-data.h5")
+def verify(file: Annotated[Path, typer.Argument(help="An HDF5 file, of ours or your own.")]) -> None:
+    """Read a whole data set, check everything that a study would, and say what it holds.
+
+    Takes as much memory as the data set.
+    """
+    from data import read_dataset
+    from data.hdf5 import is_sealed
+
+    dataset = read_dataset(file)
+    for name, split in dataset.splits.items():
+        shape = " x ".join(map(str, dataset.input_shape))
+        print(f"{name:12}{len(split):,} examples, inputs {shape} {split.inputs.dtype}")
+    print(f"{'classes':12}{dataset.num_classes}")
+    print(f"{'sha256':12}{dataset.sha256}")
+    print(f"{'source':12}{dataset.source}")
+    print(f"{'licence':12}{dataset.licence}")
+    print(f"{'seal':12}{'unbroken' if is_sealed(file) else 'none: a file not written by espalier'}")
