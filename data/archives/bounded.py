@@ -26,6 +26,7 @@ _DAMAGE = (
     ValueError,
     OverflowError,
 )
+_END_BYTES = 128 << 10  # a zip file's end record with the longest comment has 64 KiB and 22 bytes
 
 
 class Readable(Protocol):
@@ -64,13 +65,19 @@ class BoundedReader(io.RawIOBase):
             raise ValueError(f"a header of {size} bytes, where {self._most_bytes} are the most")
         if size >= 0:
             return self._raw.read(size)
-        content = self._raw.read(self._most_bytes + 1)
-        if len(content) > self._most_bytes:
-            raise ValueError(f"more than {self._most_bytes} bytes where a short end should be")
+        content = self._raw.read(_END_BYTES + 1)
+        if len(content) > _END_BYTES:
+            raise ValueError(f"more than {_END_BYTES} bytes where a short end should be")
         return content
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place."""
+        """Go to a place.
+
+        Raises:
+            ValueError: it lies before the beginning, as sums of made-up lengths do.
+        """
+        if whence == io.SEEK_SET and offset < 0:
+            raise ValueError("a member before the beginning")
         return self._raw.seek(offset, whence)
 
     def tell(self) -> int:

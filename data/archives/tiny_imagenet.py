@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.archives import jpeg
-from data.archives.bounded import BoundedReader, check_name, damage_refused
+from data.archives.bounded import BoundedReader, check_name, damage_refused, exactly
 from data.archives.official import Block, Contents, Official, Part, parts
 from data.hdf5 import refusal
 
@@ -107,8 +107,9 @@ class _Archive:
         if member.file_size > most_bytes:
             wrong = f"declares {member.file_size} bytes for {name!r}"
             raise refusal(self._path, wrong, f"at most {most_bytes}")
-        with damage_refused(self._path):
-            return self._zip.read(member)
+        # Without a number zipfile inflates all there is before it compares that with what was declared.
+        with damage_refused(self._path), self._zip.open(member) as stream:
+            return exactly(self._path, stream, member.file_size, f" in {name!r}")
 
     def text(self, name: str) -> list[str]:
         """Return a member's lines without the empty ones."""

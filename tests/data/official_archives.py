@@ -6,6 +6,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,11 @@ def jpeg(pixels: Images, grey: bool = False) -> bytes:
 
 
 def tiny_imagenet_members() -> dict[str, bytes]:
+    return dict(_tiny_imagenet_members())
+
+
+@cache
+def _tiny_imagenet_members() -> dict[str, bytes]:
     folder = "tiny-imagenet-200"
     found = {
         f"{folder}/wnids.txt": "".join(f"{wnid}\n" for wnid in reversed(WNIDS)).encode(),

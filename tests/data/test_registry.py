@@ -98,7 +98,7 @@ def test_contract_of_a_data_set_that_needs_an_archive(name: str, folder: Path, t
     assert str(caught.value).endswith(f"run: espalier data prepare {name} --from {official.example()}.")
     assert not folder.exists()
     archive = write_archive(name, tmp_path)
-    prepared = prepare(name, archive, tell=lambda fraction, text: None, allow_other=True)
+    prepared = prepare(name, archive, tell=lambda *_: None, allow_other=True)
     assert prepared.path == dataset_path(name) == ensure(name) == folder / f"{name}.h5"
     assert [entry.name for entry in folder.iterdir()] == [f"{name}.h5"]
     dataset = read_dataset(prepared.path)
@@ -111,12 +111,12 @@ def test_contract_of_a_data_set_that_needs_an_archive(name: str, folder: Path, t
     assert {split: len(part) for split, part in dataset.splits.items()} == prepared.num_examples
     assert set(np.unique(dataset.splits["train"].targets)) == set(range(dataset.num_classes))
     with pytest.raises(FileRefused, match="is there already"):
-        prepare(name, archive, tell=lambda fraction, text: None, allow_other=True)
+        prepare(name, archive, tell=lambda *_: None, allow_other=True)
 
 
 def test_a_damaged_file_from_an_archive_names_the_command(folder: Path, tmp_path: Path) -> None:
     archive = write_archive("mnist", tmp_path)
-    path = prepare("mnist", archive, tell=lambda fraction, text: None, allow_other=True).path
+    path = prepare("mnist", archive, tell=lambda *_: None, allow_other=True).path
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(FileRefused, match=rf"truncated.*Delete {path}: espalier data prepare mnist --from FOLDER"):
         ensure("mnist")
@@ -124,7 +124,7 @@ def test_a_damaged_file_from_an_archive_names_the_command(folder: Path, tmp_path
 
 def test_a_data_set_without_an_archive_is_not_prepared(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownDataset, match=r"'digits' needs no archive.*Those that do: cifar10, cifar100"):
-        prepare("digits", tmp_path, tell=lambda fraction, text: None)
+        prepare("digits", tmp_path, tell=lambda *_: None)
 
 
 def test_a_file_is_written_once(folder: Path) -> None:
