@@ -4,6 +4,7 @@ Cost: an archive is read three times at most (checksum, survey, decoding). The f
 takes the decoded size until the file is there; in memory lie a few blocks.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def prepare(
     checked = check_archive(source, official, allow_other, tell)
     contents = official.survey(checked.files, official)
     _check_numbers(source, official, contents, checked.is_official)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    has_made_folder = _make_folder(out)
     sweep(out.parent)
     identity = identity_of(name, checked.md5, contents.decoder)
     blocks = BlockFolder(out.with_name(f"{out.name}.partial"), identity, official.image_shape)
@@ -82,9 +83,23 @@ def prepare(
         _write(out, _attributes(official, facts, checked, contents), contents, blocks, selections, tell)
     except FileRefused:
         blocks.remove()
+        if has_made_folder:
+            with contextlib.suppress(OSError):
+                out.parent.rmdir()
         raise
     blocks.remove()
     return Prepared(out, {each.name: len(each.indices) for each in selections}, num_resumed)
+
+
+def _make_folder(out: Path) -> bool:
+    """Make the folder of the file, where there is none; return whether there was none."""
+    if out.parent.is_dir():
+        return False
+    try:
+        out.parent.mkdir(parents=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise refusal(out, "cannot be written: a file stands where its folder should", "a folder") from error
+    return True
 
 
 def _check_numbers(source: Path, official: Official, contents: Contents, is_official: bool) -> None:

@@ -73,8 +73,9 @@ def write_rows(
     dataset = group.create_dataset(name, shape, dtype, track_times=False, **_storage(chunks))
     first = 0
     for rows in _whole_chunks(blocks, chunks[0], shape, dtype):
-        _reserve(group.file, rows.nbytes)
-        dataset[first : first + len(rows)] = rows
+        if first + len(rows) <= shape[0]:
+            _reserve(group.file, rows.nbytes)
+            dataset[first : first + len(rows)] = rows
         first += len(rows)
     if first != shape[0]:
         raise ValueError(f"{name!r} got {first} rows. Expected: {shape[0]}.")

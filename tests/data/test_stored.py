@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data._stored import StoredSplit, check, digest, read_inputs
+from data._stored import StoredSplit, StreamedDigest, check, digest, read_inputs
 from data.hdf5 import FileRefused
 
 PATH = Path("mine.h5")
@@ -145,3 +145,17 @@ def test_digest_ignores_how_numbers_are_stored_and_sees_what_they_are() -> None:
         of(split(PIXELS), std=0.5),
     }
     assert len(others | {base}) == 9
+
+
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_the_digest_of_rows_that_come_one_after_another_is_the_same(step: int) -> None:
+    stored = check(PATH, {"train": split(PIXELS), "test": split(PIXELS[::-1])}, {"mean": [0.5, 0.25], "std": 2})
+    streamed = StreamedDigest(stored.num_classes)
+    streamed.add("mean", np.array([0.5, 0.25]))
+    streamed.add("std", np.array(2.0))
+    for name, part in stored.splits.items():
+        streamed.begin(f"{name}/inputs", part.inputs.dtype, part.inputs.shape)
+        for start in range(0, len(part.inputs), step):
+            streamed.rows(part.inputs[start : start + step])
+        streamed.add(f"{name}/targets", part.targets)
+    assert streamed.hexdigest() == digest(stored)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from data.hdf5 import verify_seal
+from tests.data.official_archives import write_archive
 
 pytestmark = pytest.mark.slow
 Remount = Callable[[int], Path]
@@ -85,3 +86,23 @@ def test_a_disk_too_full_for_new_results_keeps_the_old_ones(
     assert (folder / "results.h5").read_bytes() == good
     assert len(list(folder.glob("cells/*.h5"))) == len(undisturbed)
     assert not list(folder.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("at_bytes", [500_000, 1_500_000])
+def test_a_disk_too_full_for_a_data_set_keeps_what_is_decoded(
+    at_bytes: int, disk: Remount, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    archive = write_archive("cifar100", tmp_path)  # 400 images: 1.2 MB as blocks, and room to write the file beside
+    folder = disk(at_bytes)
+    take = ("data", "prepare", "cifar100", "--from", archive, "--allow-other", "--out", folder / "c.h5")
+    assert_one_line(start(tmp_path, *take).end(), folder)
+    assert not (folder / "c.h5").exists()
+    assert not list(folder.rglob(".tmp-*"))
+    num_blocks = len(list((folder / "c.h5.partial").iterdir()))
+    assert num_blocks == (1 if at_bytes < 10**6 else 2)
+    disk(100 * 2**20)
+    code, out, err = start(tmp_path, *take).end()
+    assert (code, err) == (0, "")
+    assert "images were decoded before" in out
+    assert [path.name for path in folder.iterdir()] == ["c.h5"]
+    verify_seal(folder / "c.h5")

@@ -14,6 +14,7 @@ from data.hdf5 import (
     read_text,
     read_texts,
     write_array,
+    write_rows,
     write_text,
     write_texts,
 )
@@ -185,3 +186,32 @@ def test_attributes(file: h5py.File) -> None:
     for name in ("reference", "texts", "not utf-8"):
         with pytest.raises(FileRefused, match=f"attribute '{name}'"):
             read_attribute(file, name)
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Iterator[h5py.File]:
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        yield file
+
+
+ROWS = np.random.default_rng(0).integers(0, 256, (103, 3, 8, 8), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 10, 103, 200])
+def test_rows_come_back_however_they_came(on_disk: h5py.File, block_rows: int) -> None:
+    blocks = [ROWS[start : start + block_rows] for start in range(0, len(ROWS), block_rows)]
+    write_rows(on_disk, "x", iter([*blocks, ROWS[:0]]), ROWS.shape, np.uint8, chunk_bytes=2000)
+    dataset = on_disk["x"]
+    assert np.array_equal(read_array(on_disk, "x"), ROWS)
+    assert dataset.chunks == (10, 3, 8, 8)  # whole rows below 2000 bytes
+    assert (dataset.compression, dataset.compression_opts) == ("gzip", 4)
+    assert dataset.shuffle
+    assert dataset.fletcher32
+    stored = [dataset.id.get_chunk_info(number).size for number in range(dataset.id.get_num_chunks())]
+    assert sum(stored) < 1.1 * ROWS.nbytes  # each chunk once
+
+
+@pytest.mark.parametrize(("size", "message"), [(102, "got 103 rows. Expected: 102"), (104, "got 103 rows")])
+def test_rows_that_are_too_few_or_too_many(on_disk: h5py.File, size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_rows(on_disk, "x", [ROWS[:100], ROWS[100:]], (size, *ROWS.shape[1:]), np.uint8)

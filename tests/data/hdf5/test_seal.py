@@ -21,7 +21,9 @@ from data.hdf5 import (
     sealed_image,
     verify_seal,
     write_array,
+    write_rows,
     write_sealed,
+    write_sealed_on_disk,
     write_text,
 )
 
@@ -90,6 +92,42 @@ def test_same_content_same_bytes_at_another_time_in_another_process() -> None:
     assert sealed_image(build) == first
     there = subprocess.run([sys.executable, "-c", code, __file__], capture_output=True, text=True, check=True)
     assert there.stdout.strip() == hashlib.sha256(first).hexdigest()
+
+
+def test_a_file_that_is_built_on_disk_has_the_same_bytes(tmp_path: Path) -> None:
+    write_sealed_on_disk(tmp_path / "disk.h5", build)
+    assert (tmp_path / "disk.h5").read_bytes() == sealed_image(build)
+    assert os.listdir(tmp_path) == ["disk.h5"]
+
+
+def build_rows(file: h5py.File, block_rows: int = 7) -> None:
+    file.attrs["schema"] = 1
+    blocks = (VALUES[start : start + block_rows] for start in range(0, len(VALUES), block_rows))
+    write_rows(file.create_group("train"), "inputs", blocks, VALUES.shape, VALUES.dtype, chunk_bytes=4000)
+    write_array(file, "after", VALUES[0])
+
+
+@pytest.mark.parametrize("block_rows", [1, 50])
+def test_rows_leave_no_trace_of_the_room_that_was_reserved(block_rows: int, tmp_path: Path) -> None:
+    one, other = tmp_path / "one.h5", tmp_path / "other.h5"
+    write_sealed_on_disk(one, build_rows)
+    write_sealed_on_disk(other, lambda file: build_rows(file, block_rows))
+    assert one.read_bytes() == other.read_bytes()
+    assert one.stat().st_size < VALUES.nbytes + 20_000
+    with open_sealed(one) as file:
+        assert np.array_equal(read_array(file, "train/inputs"), VALUES)
+        assert np.array_equal(read_array(file, "after"), VALUES[0])
+
+
+def test_a_build_on_disk_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "cell.h5"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError):
+        write_sealed_on_disk(path, lambda file: file.attrs.__setitem__("x", 1 // 0))
+    with pytest.raises(FileRefused, match="soft link"):
+        write_sealed_on_disk(path, lambda file: file.__setitem__("away", h5py.SoftLink("/elsewhere")))
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["cell.h5"]
 
 
 def test_building_leaves_nothing_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,151 @@
+"""Data sets from official archives at the command line: prepared, listed, verified, refused, and used by a study."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+
+import data
+from tests.data.official_archives import NUM_CLASSES, PER_CLASS, WRITERS, write_archive
+
+Espalier = Callable[..., Any]
+Refused = Callable[..., str]
+
+TASK = """
+name = "small"
+model = "mlp"
+data = "{name}"
+[model_options]
+hidden = [4]
+[training]
+epochs = 2
+batch_size = 16
+learning_rate = 0.01
+"""
+STUDY = """
+name = "prepared"
+tasks = ["task.toml"]
+methods = ["lomp", "random"]
+sparsities = [0.5]
+seeds = [0]
+analyses = ["spectrum", "limit"]
+[options.spectrum]
+num_probes = 1
+num_lanczos_steps = 4
+[options.limit]
+loss_tolerance_nats = 0.05
+num_lanczos_steps = 4
+fine_tune_epochs = 1
+max_evaluations = 12
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where data sets are looked for by their names."""
+    monkeypatch.setenv("ESPALIER_DATA", str(tmp_path / "sets"))
+    return tmp_path / "sets"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITERS)
+def test_from_the_archive_to_the_report(name: str, espalier: Espalier, folder: Path, working_folder: Path) -> None:
+    archive = write_archive(name, working_folder)
+    answer = espalier("data", "prepare", name, "--from", archive, "--allow-other")
+    assert (answer.code, answer.err) == (0, "")
+    num_train = PER_CLASS["train"] * NUM_CLASSES[name]
+    assert answer.out.startswith(f"{folder / name}.h5: ")
+    assert f"{folder / name}.h5" in espalier("data", "list").out
+    (working_folder / "task.toml").write_text(TASK.format(name=name))
+    (working_folder / "study.toml").write_text(STUDY)
+    answer = espalier("run", "study.toml", "--out", "study")
+    assert answer.code == 0, answer
+    assert (working_folder / "study" / "report" / "index.html").stat().st_size > 10_000
+    with h5py.File(working_folder / "study" / "results.h5") as file:
+        assert {"rows", "limits", "spectra"} <= set(file["table"])
+    verified = espalier("data", "verify", folder / f"{name}.h5")
+    assert verified.code == 0
+    assert verified.out.count("examples, inputs") == 3
+    assert "seal        unbroken" in verified.out
+    sizes = [int(line.split()[1].replace(",", "")) for line in verified.out.splitlines()[:2]]
+    assert sum(sizes) == num_train
+
+
+def test_an_unprepared_data_set_names_its_command(espalier: Espalier, refused: Refused, folder: Path) -> None:
+    line = refused("run", "quickstart", "--set", 'data="cifar10"')
+    assert f"{folder}/cifar10.h5 does not exist" in line
+    assert "from https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz" in line
+    assert line.endswith("run: espalier data prepare cifar10 --from cifar-10-binary.tar.gz.")
+    out = espalier("data", "list").out
+    assert "then: espalier data prepare mnist --from FOLDER" in out
+    assert f"written on first use: {folder}/digits.h5" in out
+
+
+def test_what_cannot_be_prepared_is_told_in_one_line(
+    refused: Refused, espalier: Espalier, folder: Path, working_folder: Path
+) -> None:
+    archive = write_archive("cifar10", working_folder)
+    other = write_archive("cifar100", working_folder)
+    take = ("data", "prepare", "cifar10", "--from")
+    assert "--allow-other" in refused(*take, archive)
+    assert "has no member" in refused(*take, other, "--allow-other")
+    assert "does not exist" in refused(*take, "no.tar.gz")
+    assert "Did you mean 'cifar10'?" in refused("data", "prepare", "cifar1", "--from", archive)
+    assert "needs no archive" in refused("data", "prepare", "digits", "--from", archive)
+    assert "Missing option '--from'" in refused("data", "prepare", "cifar10")
+    assert not folder.exists()
+    assert espalier(*take, archive, "--allow-other").code == 0
+    assert "is there already" in refused(*take, archive, "--allow-other")
+    assert espalier(*take, archive, "--allow-other", "--out", "mine/c.h5").code == 0
+    assert (working_folder / "mine/c.h5").read_bytes() == (folder / "cifar10.h5").read_bytes()
+
+
+def test_a_place_that_is_not_ours(refused: Refused, working_folder: Path) -> None:
+    archive = write_archive("mnist", working_folder)
+    (working_folder / "file").write_text("x")
+    line = refused("data", "prepare", "mnist", "--from", archive, "--allow-other", "--out", "file/mnist.h5")
+    assert "cannot be written: a file stands where its folder should" in line
+    assert os.listdir(working_folder / "mnist") == os.listdir(archive)
+
+
+def test_a_file_is_verified(espalier: Espalier, refused: Refused, working_folder: Path) -> None:
+    archive = write_archive("mnist", working_folder)
+    assert espalier("data", "prepare", "mnist", "--from", archive, "--allow-other", "--out", "m.h5").code == 0
+    answer = espalier("data", "verify", "m.h5")
+    assert answer.out.splitlines()[0] == "train       28 examples, inputs 1 x 28 x 28 uint8"
+    content = bytearray((working_folder / "m.h5").read_bytes())
+    content[-1000] ^= 1
+    (working_folder / "m.h5").write_bytes(content)
+    assert "is damaged" in refused("data", "verify", "m.h5")
+    assert "does not exist" in refused("data", "verify", "no.h5")
+    with h5py.File(working_folder / "own.h5", "w") as file:
+        file["train/inputs"], file["train/targets"] = [[1.0], [2.0]], [0, 1]
+    assert "seal        none: a file not written by espalier" in espalier("data", "verify", "own.h5").out
+
+
+def test_an_interrupt_says_how_to_go_on(
+    espalier: Espalier, working_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = write_archive("mnist", working_folder)
+    save = data.archives.blocks.BlockFolder.save
+    saved = []
+
+    def save_one(self: Any, block: Any) -> None:
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(save(self, block))
+
+    monkeypatch.setattr(data.archives.blocks.BlockFolder, "save", save_one)
+    take = ("data", "prepare", "mnist", "--from", archive, "--allow-other", "--out", "m.h5")
+    answer = espalier(*take)
+    assert answer.code == 130
+    assert answer.err == "espalier: interrupted; what is decoded stays. Go on with the same command.\n"
+    monkeypatch.undo()
+    monkeypatch.chdir(working_folder)
+    answer = espalier(*take)
+    assert answer.code == 0
+    assert answer.out.endswith("m.h5: 28 train, 2 validation, 10 test (30 images were decoded before)\n")
+    assert sorted(os.listdir(working_folder)) == ["m.h5", "mnist"]
