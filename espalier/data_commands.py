@@ -16,6 +16,7 @@ _RESUMABLE = "what is decoded stays. Go on with the same command."
 def list_all() -> None:
     """List all data sets, whether they are prepared, where they lie, and how to prepare those that are not."""
     from data import available, dataset_path, describe, prepare_command
+    from data.archives import partial_folder
 
     for name in available():
         path, described = dataset_path(name), describe(name)
@@ -25,6 +26,8 @@ def list_all() -> None:
         elif described.archive is not None:
             fetched = " and ".join(described.archive.md5)
             state = f"fetch {fetched} from {described.archive.url}, then: {prepare_command(name, described.archive)}"
+            if partial_folder(path).is_dir():
+                state = f"begun in {partial_folder(path)}; go on with: {prepare_command(name, described.archive)}"
         print(f"{name:20}{described.description}\n{'':20}{state}")
 
 

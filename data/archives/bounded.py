@@ -25,6 +25,8 @@ _DAMAGE = (
     UnicodeError,
     ValueError,
     OverflowError,
+    LookupError,
+    RecursionError,  # tarfile: headers of headers
 )
 _END_BYTES = 128 << 10  # a zip file's end record with the longest comment has 64 KiB and 22 bytes
 

@@ -76,7 +76,7 @@ class Layout:
                     raise refusal(path, f"has two members {member.name!r}", "one of each")
                 split = images.get(member.name)
                 most_bytes = _MOST_HEADER_BYTES if split is None else official.most(split) * self.record_bytes
-                if member.size > most_bytes:
+                if not 0 <= member.size <= most_bytes:
                     raise refusal(path, f"has {member.size} bytes in {member.name!r}", f"at most {most_bytes}")
                 if split is not None and (member.size == 0 or member.size % self.record_bytes):
                     wrong = f"has {member.size} bytes in {member.name!r}"

@@ -44,6 +44,11 @@ class _Selection:
     targets: npt.NDArray[np.int64]
 
 
+def partial_folder(out: Path) -> Path:
+    """Return the folder beside a file where blocks lie until the file is written."""
+    return out.with_name(f"{out.name}.partial")
+
+
 def prepare(
     name: str,
     official: Official,
@@ -71,11 +76,11 @@ def prepare(
     """
     checked = check_archive(source, official, allow_other, tell)
     contents = official.survey(checked.files, official)
-    _check_numbers(source, official, contents, checked.is_official)
+    _check_contents(source, official, contents, checked.is_official)
     has_made_folder = _make_folder(out)
     sweep(out.parent)
     identity = identity_of(name, checked.md5, contents.decoder)
-    blocks = BlockFolder(out.with_name(f"{out.name}.partial"), identity, official.image_shape)
+    blocks = BlockFolder(partial_folder(out), identity, official.image_shape)
     blocks.begin()
     try:
         targets, num_resumed = _decoded(contents, blocks, tell)
@@ -102,11 +107,13 @@ def _make_folder(out: Path) -> bool:
     return True
 
 
-def _check_numbers(source: Path, official: Official, contents: Contents, is_official: bool) -> None:
+def _check_contents(source: Path, official: Official, contents: Contents, is_official: bool) -> None:
     for split, expected in official.num_examples.items():
         found = contents.num_examples(split)
         if found == 0 or (is_official and found != expected):
             raise refusal(source, f"has {found} {split} examples", f"{expected}", "Fetch it again.")
+    if odd := next((name for name in contents.class_names if not name.isprintable()), None):
+        raise refusal(source, f"has a class named {odd[:40]!r}", "printable names")
 
 
 def _decoded(contents: Contents, blocks: BlockFolder, tell: Tell) -> tuple[dict[str, npt.NDArray[np.int64]], int]:

@@ -2,6 +2,7 @@ import gzip
 import io
 import os
 import pickle
+import random
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -131,6 +132,31 @@ def test_a_batch_beyond_ten_times_the_official_number_is_not_read(tmp_path: Path
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(header.tobuf()))
     assert f"has {header.size} bytes in '{BATCH}'. Expected: at most {3073 * 500_000}." in refused("cifar10", path)
+
+
+def test_headers_of_headers_end_in_one_line(tmp_path: Path, refused: Refused) -> None:
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 1
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress((long_name.tobuf() + b"x".ljust(512, b"\0")) * 5000))
+    assert "damaged or cut off" in refused("cifar10", path)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_headers_that_were_changed_are_refused_or_read(seed: int, tmp_path: Path, refused: Refused) -> None:
+    rng = random.Random(seed)
+    content = bytearray(gzip.decompress(tar_gz(tmp_path / "a.tar.gz", cifar10_members()).read_bytes()))
+    headers = [place for place in range(0, len(content), 512) if content[place : place + 5] == b"cifar"]
+    for _ in range(3):
+        begin = rng.choice(headers)
+        content[begin + rng.randrange(512)] = rng.randrange(256)
+        total = sum(content[begin : begin + 148]) + sum(content[begin + 156 : begin + 512]) + 8 * ord(" ")
+        content[begin + 148 : begin + 156] = b"%06o\0 " % total  # the checksum of the header fits again
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(content, 1))
+    try:
+        refused("cifar10", tmp_path / "a.tar.gz")
+    except pytest.fail.Exception:  # it was taken: what was changed says nothing about an image
+        assert len(data.read_dataset(tmp_path / "out.h5").splits["test"]) == 10
 
 
 def test_any_truncation_is_seen(tmp_path: Path, refused: Refused) -> None:

@@ -235,6 +235,21 @@ def test_an_interrupt_leaves_blocks_and_another_archive_begins_anew(
     assert np.array_equal(data.read_dataset(out).splits["test"].inputs, examples("mnist", "test")[0])
 
 
+def test_an_interrupt_while_the_file_is_written_leaves_blocks_only(tmp_path: Path) -> None:
+    source, out = write_archive("cifar10", tmp_path), tmp_path / "out.h5"
+
+    def tell(fraction: float, text: str) -> None:
+        if text.startswith("writing: 2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        data.prepare("cifar10", source, out, tell=tell, allow_other=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, "out.h5.partial"]
+    found = data.prepare("cifar10", source, out, tell=lambda *_: None, allow_other=True)
+    assert found.num_resumed == 40
+    assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, "out.h5"]
+
+
 def test_a_refused_archive_removes_its_blocks_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(official, "BLOCK_BYTES", 30 * 3 * 64 * 64)
     source = write_archive("tinyimagenet", tmp_path)

@@ -1,4 +1,5 @@
 import io
+import random
 import struct
 import tracemalloc
 import zipfile
@@ -54,6 +55,9 @@ CASES: dict[str, dict[str, bytes | None]] = {
     f"has no member '{ANNOTATIONS}'": {ANNOTATIONS: None},
     f"has no member '{FOLDER}/words.txt'": {f"{FOLDER}/words.txt": None},
     f"has no words for class '{WNIDS[0]}'": {f"{FOLDER}/words.txt": text("words.txt").partition("\n")[2].encode()},
+    "has a class named 'n10000000 x": {
+        f"{FOLDER}/words.txt": text("words.txt").replace("thing", "x\0\x1b[2J").encode()
+    },
     "has images of class 'n99999999'": {f"{FOLDER}/train/n99999999/images/n99999999_0.JPEG": jpeg(PIXELS)},
     "has an image at 'tiny-imagenet-200/train/x.JPEG'": {f"{FOLDER}/train/x.JPEG": jpeg(PIXELS)},
     "has no training example of class 5": {name: None for name in MEMBERS if f"train/{WNIDS[5]}/" in name},
@@ -141,6 +145,20 @@ def test_a_directory_that_is_too_long_is_not_read(tmp_path: Path, refused: Refus
         file.seek(100 << 20)
         file.write(end)
     assert "a header of 104857600 bytes" in refused("tinyimagenet", path)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bytes_that_were_changed_are_refused_or_read(seed: int, tmp_path: Path, refused: Refused) -> None:
+    rng = random.Random(seed)
+    content = bytearray(zipped(tmp_path / "a.zip", MEMBERS).read_bytes())
+    directory = content.index(b"PK\1\2")
+    for _ in range(3):
+        content[rng.randrange(directory, len(content))] = rng.randrange(256)
+    (tmp_path / "a.zip").write_bytes(content)
+    try:
+        refused("tinyimagenet", tmp_path / "a.zip")
+    except pytest.fail.Exception:  # it was taken: what was changed says nothing about an image
+        assert len(data.read_dataset(tmp_path / "out.h5").splits["test"]) == 200
 
 
 def test_unlisted_files_do_no_harm(tmp_path: Path) -> None:
