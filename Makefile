@@ -57,6 +57,7 @@ benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curv
 	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_execution
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_sharding
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_memory
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_prepare
 	.venv-benchmark/bin/python -m tests.performance.readme
 
 benchmark-limit: .venv-benchmark/.installed ## time to the sparsity limit against 128 steps of PyHessian: hours, for the reference
