@@ -69,8 +69,10 @@ def _lister(kind: str) -> Callable[[], None]:
     def show() -> None:
         from suite.catalogue import catalogue
 
-        for name, description in catalogue(kind).items():
-            print(f"{name:20}{description}".rstrip())
+        listed = catalogue(kind)
+        width = max(20, *(len(name) + 2 for name in listed))
+        for name, description in listed.items():
+            print(f"{name:{width}}{description}".rstrip())
 
     show.__doc__ = f"List all {kind} that can be named, one line each."
     return show
