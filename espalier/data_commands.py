@@ -5,11 +5,9 @@ from typing import Annotated
 
 import typer
 
-from espalier.terminal import progress_bar, resumable
+from espalier.terminal import command, progress_bar, resumable
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what there is and where it lies.")
-
-_RESUMABLE = "what is decoded stays. Go on with the same command."
 
 
 @app.command("list", epilog="Example: espalier data list")
@@ -52,7 +50,7 @@ def prepare(
     import data
     from suite.errors import UserError
 
-    with resumable(_RESUMABLE), progress_bar() as tell:
+    with resumable(f"what is decoded stays. Go on with the same command: {command()}"), progress_bar() as tell:
         try:
             prepared = data.prepare(name, source, out, allow_other=allow_other, tell=tell)
         except data.UnknownDataset as error:
