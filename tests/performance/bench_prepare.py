@@ -104,8 +104,9 @@ def prepare(archive: Path, out: Path) -> dict[str, Any]:
     process = subprocess.Popen([*command, "--from", str(archive), "--out", str(out)])
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.monotonic() - begun_s
-    if status:
-        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
+    process.returncode = os.waitstatus_to_exitcode(status)  # Popen has not seen it end
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
     with h5py.File(out) as file:
         sizes = {name: len(file[name]["targets"]) for name in ("train", "validation", "test")}
     return {
