@@ -37,7 +37,8 @@ def decode(
     """
     images = np.empty((len(contents), 3, height, width), np.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Pillow only warns of an image of 100 million pixels, and of odd metadata
+        warnings.simplefilter("ignore")  # of odd metadata, which change no pixel
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # of 100 million pixels Pillow only warns
         for index, (name, content) in enumerate(zip(names, contents, strict=True)):
             try:
                 images[index] = _decode(content, (width, height)).transpose(2, 0, 1)

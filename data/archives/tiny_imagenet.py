@@ -111,10 +111,10 @@ class _Archive:
         with damage_refused(self._path), self._zip.open(member) as stream:
             return exactly(self._path, stream, member.file_size, f" in {name!r}")
 
-    def text(self, name: str) -> list[str]:
-        """Return a member's lines without the empty ones."""
+    def text(self, name: str, errors: str = "strict") -> list[str]:
+        """Return a member's lines without the empty ones; errors: what to do about bytes that are no UTF-8."""
         with damage_refused(self._path):
-            text = self.content(name, _MOST_TEXT_BYTES).decode("utf-8")
+            text = self.content(name, _MOST_TEXT_BYTES).decode("utf-8", errors)
         return [line for line in text.split("\n") if line.strip()]
 
     def _check(self, member: zipfile.ZipInfo) -> None:
@@ -172,7 +172,7 @@ def _test(path: Path, archive: _Archive, wnids: Mapping[str, int]) -> list[_Imag
 
 
 def _class_names(path: Path, archive: _Archive, wnids: Mapping[str, int]) -> tuple[str, ...]:
-    lines = [line.rstrip("\r").partition("\t") for line in archive.text(f"{FOLDER}/words.txt")]
+    lines = [line.rstrip("\r").partition("\t") for line in archive.text(f"{FOLDER}/words.txt", "replace")]
     words = {wnid: text for wnid, _, text in lines}
     if missing := next((wnid for wnid in wnids if not words.get(wnid)), None):
         raise refusal(path, f"has no words for class {missing!r}", "one line of words.txt for each class")

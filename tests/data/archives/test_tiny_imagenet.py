@@ -172,6 +172,19 @@ def test_unlisted_files_do_no_harm(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
+def test_odd_metadata_and_odd_words_do_no_harm(tmp_path: Path) -> None:
+    content = MEMBERS[COLOURFUL]
+    broken = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x1a\x01\x05\0\xff\0\0\0\0\xff\xff\xff"
+    exif = b"\xff\xe1" + struct.pack(">H", len(broken) + 2) + broken
+    words = MEMBERS[f"{FOLDER}/words.txt"].replace(b"thing", b"cr\xeape", 1)  # latin-1
+    shas = []
+    for number, changed in enumerate(({}, {COLOURFUL: content[:2] + exif + content[2:], f"{FOLDER}/words.txt": words})):
+        source, out = zipped(tmp_path / f"{number}.zip", MEMBERS | changed), tmp_path / f"{number}.h5"
+        data.prepare("tinyimagenet", source, out, tell=lambda *_: None, allow_other=True)
+        shas.append(data.read_dataset(out).sha256)
+    assert shas[0] == shas[1]
+
+
 def test_grey_images_have_three_equal_channels(tmp_path: Path) -> None:
     source = zipped(tmp_path / "a.zip", MEMBERS)
     data.prepare("tinyimagenet", source, tmp_path / "o.h5", tell=lambda *_: None, allow_other=True)
