@@ -1,5 +1,8 @@
 """What can be named in a study or a task, one line each."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from suite.extensions import available, folder_of, load
 from suite.strict import read_toml
 
@@ -18,6 +21,11 @@ def catalogue(kind: str) -> dict[str, str]:
     if kind in TOML_FOLDERS:
         package = TOML_FOLDERS[kind]
         files = {name: folder_of(package) / f"{name}.toml" for name in available(package, ".toml")}
-        return {name: read_toml(path).get("description", "") for name, path in files.items()}
+        return {name: _described(read_toml(path)) for name, path in files.items()}
     package = MODULE_FOLDERS[kind]
     return {name: (load(package, name, kind).__doc__ or "").splitlines()[0] for name in available(package)}
+
+
+def _described(values: Mapping[str, Any]) -> str:
+    variant = " (also :faithful)" if "faithful" in values else ""
+    return f"{values.get('description', '')}{variant}"

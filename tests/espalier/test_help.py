@@ -76,7 +76,10 @@ def test_what_can_be_named_is_listed_with_one_line_each(kind: str, espalier: Cal
     answer = espalier(kind)
     assert answer.code == 0
     assert [line.split()[0] for line in answer.out.splitlines()] == list(catalogue(kind))
-    assert all(len(line.split()) > 1 for line in answer.out.splitlines())
+    descriptions = [
+        line.removeprefix(name) for line, name in zip(answer.out.splitlines(), catalogue(kind), strict=True)
+    ]
+    assert all(text.startswith("  ") and text.strip() for text in descriptions)
 
 
 def test_data_sets_are_listed_with_their_place(espalier: Callable[..., Any], data_folder: Path) -> None:

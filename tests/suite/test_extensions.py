@@ -50,6 +50,12 @@ def test_the_nearest_name_is_offered_only_when_it_is_near() -> None:
     assert str(unknown("tool", "x", ["b", "a", "b"])) == "No tool named 'x'. Known: a, b."
 
 
+def test_a_task_says_whether_it_has_a_faithful_variant() -> None:
+    lines = catalogue("tasks")
+    assert lines["fc5-cifar10"].endswith(" on CIFAR-10 (also :faithful)")
+    assert "faithful" not in lines["mlp-digits"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_that_can_be_named_says_what_it_is(kind: str) -> None:
     lines = catalogue(kind)
