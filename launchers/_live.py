@@ -12,8 +12,10 @@ from rich.table import Table
 from launchers._events import Advanced, Event, Finished, Said, Started
 from suite.attempt import Outcome
 from suite.plan import Cell, Plan
+from suite.training.pace import GOES_ON
 
 COLUMNS = ("done", "cached", "running", "failed", "waiting")
+LEAST_DONE = 0.1  # cells, before a guess at the remaining time is worth its line
 _JOB = re.compile(r"^its job \S+ ")  # cells that are lost by one cause had many jobs
 
 
@@ -27,6 +29,8 @@ class Display:
         self.running: dict[str, tuple[Cell, str]] = {}
         self.ended: dict[str, str] = {}  # key -> status
         self._failed: dict[tuple[str, str], list[Outcome]] = {}  # by status and cause
+        self._found: dict[str, float] = {}  # key -> the part of a cell that an earlier attempt had done
+        self._fractions: dict[str, float] = {}  # key -> how far it is
         self.start_s = time.monotonic()
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=True)
 
@@ -48,6 +52,9 @@ class Display:
             self.running[event.cell.id.key] = (event.cell, "")
         elif isinstance(event, Advanced):
             self.running[event.cell.id.key] = (event.cell, f"{event.fraction:4.0%} {event.text}")
+            self._fractions[event.cell.id.key] = event.fraction
+            if event.text.startswith(GOES_ON):
+                self._found[event.cell.id.key] = event.fraction
         elif isinstance(event, Said):
             self.console.print(event.text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -102,10 +109,13 @@ class Display:
         return table
 
     def _remaining(self) -> str:
-        done = sum(status == "done" for status in self.ended.values())
-        left = len(self.cells) - len(self.ended)
+        """Count cells, running ones by their fraction; what an earlier run did of a cell took no time of this one."""
+        done = {key: 1.0 for key, status in self.ended.items() if status == "done"}
+        done |= {key: self._fractions.get(key, 0.0) for key in self.running}
+        left = len(self.cells) - len(self.ended) - sum(done[key] for key in self.running)
+        ours = sum(max(0.0, fraction - self._found.get(key, 0.0)) for key, fraction in done.items())
         elapsed_s = time.monotonic() - self.start_s
-        guess = f", about {_duration(elapsed_s / done * left)} left" if done and left else ""
+        guess = f", about {_duration(elapsed_s / ours * left)} left" if ours >= LEAST_DONE and left else ""
         return f"{len(self.ended)} of {len(self.cells)} cells, {_duration(elapsed_s)}{guess}"
 
 

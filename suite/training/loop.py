@@ -20,7 +20,7 @@ from suite.training.checkpoint import Stage, State
 from suite.training.divergence import EpochLosses
 from suite.training.going_on import Changing, History
 from suite.training.hooks import Hooks
-from suite.training.pace import Pace
+from suite.training.pace import GOES_ON, Pace
 from suite.training.schedules import learning_rate, num_steps, steps_per_epoch
 from suite.training.stepper import Stepper
 
@@ -120,7 +120,7 @@ class _Run:
         """Begin to count, and tell where an earlier attempt has come to."""
         self.pace = Pace(step, self.stop)
         if step > self.start and self.progress:
-            self.progress(self._fraction(step), f"goes on at step {step}")
+            self.progress(self._fraction(step), f"{GOES_ON} {step}")
 
     def count(self, num_examples: int) -> None:
         """Add one step to the sums."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from suite.curvature.pace import duration
 
+GOES_ON = "goes on at step"  # begins the first word of a training that an earlier attempt began
 OFTEN_S = 2.0  # between two words; each waits for the device once
 
 

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from launchers._events import Advanced, Finished, Started
-from launchers._live import Display
+from launchers._live import Display, _duration
 from suite.attempt import Outcome
 from suite.plan import Plan
 
@@ -115,3 +115,19 @@ def test_no_escape_codes_reach_a_file(tiny_plan: Plan, tmp_path: Path) -> None:
             display.report(Finished(Outcome(cell.id, "done")))
     assert "\x1b" not in (tmp_path / "log").read_text()
     assert (tmp_path / "log").read_text().count("\n") == len(tiny_plan.cells)
+
+
+def test_the_time_left_counts_fractions_but_not_what_an_earlier_run_did(tiny_plan: Plan) -> None:
+    display = Display(tiny_plan, console_on(io.StringIO()))
+    one, two, *others = tiny_plan.cells
+    display.start_s -= 100
+    display.report(Started(one))
+    assert "left" not in display._remaining()
+    display.report(Advanced(one, 0.75, "goes on at step 30"))  # found there: took no time of this run
+    assert "left" not in display._remaining()
+    display.report(Advanced(one, 0.875, "epoch 7 of 8"))  # an eighth of a cell in 100 s
+    left = 0.125 + 1 + len(others)
+    assert display._remaining().endswith(f", about {_duration(800 * left)} left")
+    display.report(Finished(Outcome(one.id, "done")))
+    display.report(Finished(Outcome(two.id, "cached")))
+    assert display._remaining().endswith(f", about {_duration(400 * len(others))} left")

@@ -133,11 +133,14 @@ def throughput(dtype: torch.dtype, device: str, rows: int) -> Callable[[], float
     return lambda: float((left @ right)[0, 0])
 
 
-def measure(case: Case, device: str, ways: Ways, rounds: int, clock: str, rows: int) -> tuple[Seconds, float]:
+def measure(
+    case: Case, device: str, ways: Ways, rounds: int, clock: str, rows: int, num_workers: int
+) -> tuple[Seconds, float]:
     """Time every way and the plain loop, an epoch of each per round; return seconds and operations per image."""
     inputs, targets = pixels(case.num_examples, case.num_classes, case.size)
     examples = Split(inputs.to(device), targets.to(device), NORMALISATION)
-    plain = PlainTraining(network(case, device), Images(inputs, targets, NORMALISATION), LEARNING_RATE)
+    images = Images(inputs, targets, NORMALISATION)
+    plain = PlainTraining(network(case, device), images, LEARNING_RATE, num_workers=num_workers)
     timed: dict[str, Callable[[], object]] = {PLAIN: plain.epoch}
     for way in ways:
         timed[way] = OurSteps(case, examples, recipe(way, ways), network(case, device)).epoch
@@ -199,7 +202,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: of this process, so with --workers 0"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that load for the plain loop")
+    parser.add_argument("--cases", nargs="*", default=None, help="names of networks, default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10, help="of the trainings whose accuracy is compared")
     parser.add_argument("--ways", nargs="*", default=None, help="columns, default: all")
@@ -212,10 +219,11 @@ def main(arguments: list[str] | None = None) -> None:
     known = CPU_WAYS if chosen.device == "cpu" else GPU_WAYS
     ways = {name: known[name] for name in chosen.ways or known}
     cases = (SMOKE,) if chosen.smoke else CASES[chosen.device]
+    cases = tuple(case for case in cases if chosen.cases is None or case.model in chosen.cases)
     rows_of_matrix = 256 if chosen.smoke else 2048 if chosen.device == "cpu" else 8192
     rows, details = [], {}
     for case in cases:
-        seconds, flops = measure(case, chosen.device, ways, chosen.rounds, chosen.clock, rows_of_matrix)
+        seconds, flops = measure(case, chosen.device, ways, chosen.rounds, chosen.clock, rows_of_matrix, chosen.workers)
         rows.append(row(case, seconds, flops, ways, rows_of_matrix))
         print(*rows[-1], sep=" | ", flush=True)
         ratios: dict[str, Summary] = {way: ratio(seconds, PLAIN, way) for way in ways}

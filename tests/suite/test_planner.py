@@ -34,6 +34,10 @@ def refused(study: Path, *overrides: str, error: type[ValueError] = UserError) -
         ("model='mpl'", "No model named 'mpl'. Did you mean 'mlp'? Known: "),
         ("model_options.hiden=[3]", "model_options of mlp: unknown key 'hiden'. Did you mean 'hidden'? Known: hidden."),
         ("model_options.hidden=[0]", "model_options of mlp: hidden.0 = 0: Input should be greater than or equal to 1."),
+        (
+            "training.augmentation='crop_flip'",
+            "task tiny: training.augmentation = 'crop_flip' with inputs of shape (6,). Expected: images (channels, ",
+        ),
         ("options.imp.rewindstep=3", "options.imp: unknown key 'rewindstep'. Did you mean 'rewind_step'? Known: "),
         ("options.imp.fraction_per_round=1.0", "options.imp: fraction_per_round = 1.0: Input should be less than 1."),
         (

@@ -306,3 +306,10 @@ def test_options_of_a_task_are_checked_when_it_is_read(tiny_study: Path, table: 
     task = tiny_study.parent / "task.toml"
     task.write_text(f"{task.read_text()}\n{table}\n")
     assert refused(tiny_study).startswith(line)
+
+
+def test_a_graph_of_a_gpu_and_micro_batches_exclude_each_other(tiny_study: Path) -> None:
+    with pytest.raises(UserError) as error:
+        read_study(str(tiny_study), ["training.compile=cuda_graphs", "training.micro_batch_size=4"])
+    assert "compile = 'cuda_graphs' with micro_batch_size = 4; a graph overwrites the gradients" in str(error.value)
+    assert "\n" not in str(error.value)
