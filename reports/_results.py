@@ -25,8 +25,8 @@ _DRAWN_ARRAYS = (
 class Cell:
     """One committed unit of work: what it was asked, where it ran, and what a figure draws of it.
 
-    `curves` are read for cells of the limits table and `arrays` for cells of the spectra and row_norms tables; both
-    are empty for every other cell.
+    `curves` are read for cells of the limits and sweeps tables, `arrays` for cells of the spectra and row_norms tables;
+    both are empty for every other cell.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Results:
         limits: one row per predicted or measured limit, columns of LIMITS.
         spectra: one row per measured spectrum, columns of SPECTRA.
         row_norms: one row per network whose Hessian rows were measured, columns of ROW_NORMS.
+        sweeps: one row per network that was pruned to many sparsities, columns of SWEEPS.
         cells: by name.
     """
 
@@ -64,6 +65,7 @@ class Results:
     limits: pd.DataFrame
     spectra: pd.DataFrame
     row_norms: pd.DataFrame
+    sweeps: pd.DataFrame
     cells: Mapping[str, Cell]
     planned: Sequence[Mapping[str, Any]] = ()
 
@@ -75,12 +77,12 @@ class Results:
             data.hdf5.FileRefused: the file is missing, damaged or hostile.
             UnreadableResults: it is a sound HDF5 file, but not a results file that this version reads.
 
-        Cost: one pass over the file for its digest, then only tables, texts, limit curves and spectra.
+        Cost: one pass over the file for its digest, then only tables, texts, curves and spectra.
         """
         with open_sealed(path) as file:
             _check_schema(file, path)
             tables = {table: _read_table(file, table, path) for table in TABLES}
-            with_curves = set(tables["limits"]["cell"])
+            with_curves = {*tables["limits"]["cell"], *tables["sweeps"]["cell"]}
             with_arrays = {*tables["spectra"]["cell"], *tables["row_norms"]["cell"]}
             cells = {
                 name: _read_cell(group, name, name in with_curves, name in with_arrays)

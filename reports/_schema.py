@@ -55,8 +55,22 @@ ROW_NORMS: Mapping[str, str] = {
     "num_rows": "int64",
     "num_zero_rows": "int64",
 }
+SWEEPS: Mapping[str, str] = {
+    "task": "str",
+    "seed": "int64",
+    "network": "str",
+    "cell": "str",
+    "num_sparsities": "int64",
+    "num_evaluated": "int64",
+}
 
-TABLES: Mapping[str, Mapping[str, str]] = {"rows": ROWS, "limits": LIMITS, "spectra": SPECTRA, "row_norms": ROW_NORMS}
+TABLES: Mapping[str, Mapping[str, str]] = {
+    "rows": ROWS,
+    "limits": LIMITS,
+    "spectra": SPECTRA,
+    "row_norms": ROW_NORMS,
+    "sweeps": SWEEPS,
+}
 
 
 class UnreadableResults(FileRefused):

@@ -49,11 +49,11 @@ class AccuracyAxis:
         """Return the error rates, moved to the upper end where they are smaller; NaN stays NaN."""
         return (1.0 - accuracy).clip(lower=self.least_error)
 
-    def channel(self) -> alt.Y:
+    def channel(self, title: str = "Test accuracy") -> alt.Y:
         """Return the y channel over the field `error`."""
         axis = alt.Axis(values=self.ticks(), labelExpr="format(1 - datum.value, '.6~%')")
         scale = alt.Scale(type="log", reverse=True, domain=[self.least_error, self.most_error], nice=False)
-        return alt.Y("error:Q", title="Test accuracy", axis=axis, scale=scale)
+        return alt.Y("error:Q", title=title, axis=axis, scale=scale)
 
     def ticks(self) -> list[float]:
         """Return error rates inside the axis, none closer to another than leaves room for its label."""

@@ -75,7 +75,7 @@ def results_file(tmp_path: Path, written_studies: dict[str, bytes]) -> Callable[
 
 def write_results(path: Path, study: Study) -> None:
     generator = np.random.default_rng(20240917)
-    rows, limits, spectra, row_norms, cells = [], [], [], [], {}
+    rows, limits, spectra, row_norms, sweeps, cells = [], [], [], [], [], {}
     for task in study.tasks:
         for seed in study.seeds:
             rows += list(_pruning_rows(study, task, seed, generator))
@@ -92,9 +92,13 @@ def write_results(path: Path, study: Study) -> None:
                 cells[name] = {"arrays": row_arrays(100, np.random.default_rng(seed))}
                 entry = {"task": task, "seed": seed, "network": network, "cell": name}
                 row_norms.append({**entry, "num_rows": 100, "num_zero_rows": 20})
+                name = f"sweep-{_key(task, network, seed)}"
+                cells[name] = {"curves": sweep_curves(1000, 90, np.random.default_rng(seed))}
+                entry = {"task": task, "seed": seed, "network": network, "cell": name}
+                sweeps.append({**entry, "num_sparsities": 1000, "num_evaluated": 90})
     config = {} if study.num_classes is None else {"task": {"num_classes": study.num_classes}}
     cells |= {row["cell"]: {"config": {**config, "seed": row["seed"]}} for row in rows}
-    tables = {"rows": rows, "limits": limits, "spectra": spectra, "row_norms": row_norms}
+    tables = {"rows": rows, "limits": limits, "spectra": spectra, "row_norms": row_norms, "sweeps": sweeps}
     write_sealed(path, lambda file: _fill(file, study, tables, cells))
 
 
@@ -246,6 +250,19 @@ def row_arrays(num_rows: int, generator: np.random.Generator) -> dict[str, np.nd
     norms = 10.0 ** generator.uniform(-4, 1, num_rows)
     norms[: num_rows // 5] = 0.0
     return {"row_magnitude": np.sort(generator.exponential(size=num_rows)), "row_l1_norm": norms}
+
+
+def sweep_curves(num_points: int, num_evaluated: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """A loss that rises and an accuracy that falls, some of their points marked as evaluated, the ends among them."""
+    sparsity = np.arange(num_points) / num_points
+    evaluated = np.zeros(num_points, dtype=bool)
+    evaluated[generator.choice(np.arange(1, num_points - 1), num_evaluated - 2, replace=False)] = True
+    evaluated[[0, -1]] = True
+    curves = {"sparsity": sparsity, "num_kept": np.round((1 - sparsity) * NUM_PRUNABLE), "evaluated": evaluated}
+    for split, best in (("train", 1.0), ("validation", 0.97), ("test", 0.96)):
+        loss = 0.01 + (1 - best) + 2.3 / (1.0 + ((1.0 - sparsity) / (0.03 + 0.002 * generator.random())) ** 4)
+        curves |= {f"{split}_loss": loss, f"{split}_accuracy": best - (best - 0.1) * np.minimum(1.0, loss / 2.4)}
+    return curves
 
 
 def slq_arrays(

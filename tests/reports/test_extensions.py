@@ -24,4 +24,4 @@ def test_modules_are_found_by_file_in_the_order_they_ask_for(tmp_path, monkeypat
 
 def test_the_tables_and_figures_of_the_suite_are_all_found():
     assert list(extensions("reports.tables")) == ["methods", "limits", "cost", "cells"]
-    assert list(extensions("reports.figures")) == ["accuracy", "limits", "spectrum", "row_norms", "cost"]
+    assert list(extensions("reports.figures")) == ["accuracy", "limits", "sweep", "spectrum", "row_norms", "cost"]

@@ -6,7 +6,7 @@ import pytest
 
 from data.hdf5 import FileRefused, write_array, write_sealed, write_text, write_texts
 from reports._results import Cell, Results, names_in
-from reports._schema import LIMITS, ROW_NORMS, ROWS, SPECTRA, UnreadableResults, records
+from reports._schema import LIMITS, ROW_NORMS, ROWS, SPECTRA, SWEEPS, UnreadableResults, records
 
 
 def write_minimal(path, schema="espalier-results/1", study="{}", rows=None):
@@ -50,6 +50,7 @@ def test_columns_have_the_types_of_the_schema(results_file):
         (results.limits, LIMITS),
         (results.spectra, SPECTRA),
         (results.row_norms, ROW_NORMS),
+        (results.sweeps, SWEEPS),
     ):
         assert {column: str(kind) for column, kind in frame.dtypes.items()} == dict(schema)
 
@@ -69,7 +70,7 @@ def test_curves_and_arrays_are_read_only_where_a_figure_needs_them(results_file)
     of_limits, of_spectra = set(results.limits["cell"]), set(results.spectra["cell"])
     of_rows = set(results.row_norms["cell"])
     measured = {name for name in of_limits if name.startswith("limit-")}
-    assert {name for name, cell in results.cells.items() if cell.curves} == measured
+    assert {name for name, cell in results.cells.items() if cell.curves} == measured | set(results.sweeps["cell"])
     assert {name for name, cell in results.cells.items() if cell.arrays} == of_spectra | of_rows
     arrays = [results.cell(name).arrays for name in of_spectra]
     assert sorted(sorted(of_one) for of_one in arrays) == [

@@ -28,7 +28,7 @@ def test_a_report_is_a_page_tables_and_figures(results_file, tmp_path):
     }
     figures = {
         f"figures/{name}-mlp-digits.{suffix}"
-        for name in ("accuracy", "limits", "spectrum", "row_norms", "cost")
+        for name in ("accuracy", "limits", "sweep", "spectrum", "row_norms", "cost")
         for suffix in ("svg", "pdf", "png")
     }
     assert names_under(folder) == {"index.html"} | tables | figures

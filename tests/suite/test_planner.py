@@ -133,7 +133,7 @@ def test_the_cells_of_the_tiny_study_by_hand(tiny_study: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("analysis", ["spectrum", "limit", "faithful_limit", "masked_limit", "row_norms"])
+@pytest.mark.parametrize("analysis", ["spectrum", "limit", "faithful_limit", "masked_limit", "row_norms", "sweep"])
 def test_an_analysis_looks_at_lomp_s_dense_network_unless_told_otherwise(analysis: str, tiny_study: Path) -> None:
     def l1_of(*more: str) -> float:
         only = ("methods=['random']", f"analyses=['{analysis}']", "options={}", *more)

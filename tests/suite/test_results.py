@@ -66,7 +66,13 @@ def test_each_table_has_columns_of_one_length(committed: Any, copied: Store) -> 
     # limits: 2 predicted limits at 3 tolerances and 4 measured ones by SLQ, 3 at 3 from the dense Hessian,
     # 1 at 3 with the published numerics, and 1 at 3 by conjugate gradients.
     num_rows = sum(row.cell.kind == "prune" for row in committed.plan.rows)
-    assert lengths == {"rows": {num_rows}, "spectra": {2}, "limits": {6 + 4 + 9 + 3 + 3}, "row_norms": {1}}
+    assert lengths == {
+        "rows": {num_rows},
+        "spectra": {2},
+        "limits": {6 + 4 + 9 + 3 + 3},
+        "row_norms": {1},
+        "sweeps": {1},
+    }
 
 
 def test_collecting_twice_gives_the_same_bytes(committed: Any, copied: Store) -> None:

@@ -9,7 +9,7 @@ from reports._results import Results
 from reports.figures._render import render
 
 FIGURES = extensions("reports.figures")
-NEEDS_ANALYSES = {"limits", "spectrum", "row_norms"}
+NEEDS_ANALYSES = {"limits", "sweep", "spectrum", "row_norms"}
 STUDIES = {
     "complete": {},
     "several networks": {"networks": ("lomp", "imp"), "seeds": (0, 1)},
@@ -84,7 +84,7 @@ def test_each_task_is_drawn_from_its_own_rows(name, results_file):
     results = Results.read(results_file(tasks=("mlp-digits", "fc5-cifar10"), seeds=(0,)))
     drawn = json.dumps(FIGURES[name].chart(results, "fc5-cifar10").to_dict()["datasets"])
     own, other = (
-        {cell for table in (here.rows, here.limits, here.row_norms) for cell in table["cell"]}
+        {cell for table in (here.rows, here.limits, here.row_norms, here.sweeps) for cell in table["cell"]}
         for here in (results.only("fc5-cifar10"), results.only("mlp-digits"))
     )
     assert any(cell in drawn for cell in own)

@@ -155,10 +155,11 @@ def test_a_hostile_name_is_shown_and_does_nothing(page_of, place):
 
 def test_versions_and_cells_are_counted(results_file):
     results = Results.read(results_file())
-    assert cell_counts(results) == [("dense", 3), ("limit", 3), ("prune", 150), ("row_norms", 3), ("spectrum", 6)]
+    analyses = [("row_norms", 3), ("spectrum", 6), ("sweep", 3)]
+    assert cell_counts(results) == [("dense", 3), ("limit", 3), ("prune", 150), *analyses]
     assert versions(results) == [("python", "3.13.1"), ("torch", "2.13.0"), ("numpy", "2.4.0")]
     (environment,) = environments(results)
-    assert environment.num_cells == 165
+    assert environment.num_cells == 168
     assert ("versions.torch", "2.13.0") in environment.facts
 
 
