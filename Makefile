@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint types unit slow chromium browser slurm-up slurm-down test-slurm benchmark benchmark-limit clean
+.PHONY: help setup quickstart test lint types unit slow chromium browser slurm-up slurm-down test-slurm benchmark benchmark-limit benchmark-sweep clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,10 @@ benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curv
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_memory
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_prepare
 	.venv-benchmark/bin/python -m tests.performance.readme
+
+benchmark-sweep: setup ## a curve over 1,000 sparsities against one network per point: a quarter of an hour
+	$(BIN)/python -W ignore -m tests.performance.bench_sweep
+	$(BIN)/python -m tests.performance.readme
 
 benchmark-limit: .venv-benchmark/.installed ## time to the sparsity limit against 128 steps of PyHessian: hours, for the reference
 	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_limit

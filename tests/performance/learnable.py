@@ -46,7 +46,7 @@ def pixels(num_examples: int, num_classes: int = 10, size: int = 32, seed: int =
     return (127.5 + 51 * inputs).round_().clamp_(0, 255).to(torch.uint8), targets
 
 
-def trained(name: str, inputs: Tensor, targets: Tensor, folder: Path, epochs: int) -> nn.Module:
+def trained(name: str, inputs: Tensor, targets: Tensor, folder: Path, epochs: int, l1: float = _L1) -> nn.Module:
     """Return a network trained as LOMP trains it, with an L1 penalty; read from the folder where it is there already.
 
     Args:
@@ -55,14 +55,15 @@ def trained(name: str, inputs: Tensor, targets: Tensor, folder: Path, epochs: in
         targets: shape (n,).
         folder: where the weights are kept between runs.
         epochs: of SGD with momentum, cosine schedule, batch 128.
+        l1: penalty.
     """
     model = build_model(model_spec(name, {}, tuple(inputs.shape[1:]), int(targets.max()) + 1))
-    path = folder / f"{name}-{len(targets)}-{epochs}-{_L1:g}.pt"
+    path = folder / f"{name}-{len(targets)}-{epochs}-{l1:g}.pt"
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
     initialise(model, "kaiming_normal", 0)
-    recipe = Recipe(epochs=epochs, batch_size=128, learning_rate=_LEARNING_RATE, l1=_L1)
+    recipe = Recipe(epochs=epochs, batch_size=128, learning_rate=_LEARNING_RATE, l1=l1)
     train(model, {"train": Split(inputs, targets)}, recipe, 0, progress=lambda done, text: print(f"{done:.0%} {text}"))
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), path)
