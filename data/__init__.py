@@ -8,6 +8,7 @@ from data._registry import (
     dataset_path,
     describe,
     ensure,
+    options_model,
     prepare,
     prepare_command,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "dataset_sha256",
     "describe",
     "ensure",
+    "options_model",
     "prepare",
     "prepare_command",
     "read_dataset",

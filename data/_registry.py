@@ -1,12 +1,16 @@
 """Which data sets there are, and where their files lie: a data set is a file in this folder, found by its name."""
 
 import difflib
+import hashlib
 import importlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
+
+from pydantic import BaseModel
 
 from data._dataset import write_dataset
 from data._stored import StoredSplit
@@ -20,25 +24,45 @@ class UnknownDataset(ValueError):
 
 
 class DatasetModule(Protocol):
-    """What a file in data/ defines to be a data set: these, and either `build` or ARCHIVE, an `Official`."""
+    """What a file in data/ defines to be a data set: these, and either `build` or ARCHIVE, an `Official`.
+
+    One that is generated to order also defines `Options`, a frozen pydantic model whose fields all have defaults and
+    which has input_shape and num_classes, and `VERSION`, raised when the same options give other numbers; its `build`
+    takes the options, and its files are one for each set of them. Others with `build` define INPUT_SHAPE and
+    NUM_CLASSES, so that all can be told before there is a file.
+    """
 
     DESCRIPTION: str  # one line
     LICENCE: str
     SOURCE: str  # who made it and where it is published
+    INPUT_SHAPE: tuple[int, ...]  # of one example
+    NUM_CLASSES: int
 
-    def build(self) -> tuple[dict[str, StoredSplit], Mapping[str, Any]]:
+    def build(self, *options: Any) -> tuple[dict[str, StoredSplit], Mapping[str, Any]]:
         """Return splits and attributes for `write_dataset`; the same numbers on every machine."""
 
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """What can be said about a data set before its file exists."""
+    """What can be said about a data set before its file exists; of a generated one, with some options.
+
+    Attributes:
+        name: the file in data/.
+        description: one line.
+        licence: of the numbers.
+        source: who made it and where it is published.
+        archive: what it is prepared from.
+        input_shape: of one example.
+        num_classes: class numbers are below it.
+    """
 
     name: str
     description: str
     licence: str
     source: str
     archive: Official | None  # None: its file is written on first use
+    input_shape: tuple[int, ...]
+    num_classes: int
 
 
 def available() -> list[str]:
@@ -46,14 +70,13 @@ def available() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.name.startswith("_"))
 
 
-def describe(name: str) -> DatasetDescription:
-    """Return a data set's description, licence and source.
+def options_model(name: str) -> type[BaseModel] | None:
+    """Return the model of a generated data set's options, None for a data set that has none.
 
     Raises:
         UnknownDataset: no such data set.
     """
-    module = _module(name)
-    return DatasetDescription(name, module.DESCRIPTION, module.LICENCE, module.SOURCE, getattr(module, "ARCHIVE", None))
+    return getattr(_module(name), "Options", None)
 
 
 def prepare_command(name: str, official: Official) -> str:
@@ -61,34 +84,63 @@ def prepare_command(name: str, official: Official) -> str:
     return f"espalier data prepare {name} --from {official.example()}"
 
 
-def dataset_path(name: str) -> Path:
-    """Return where a data set's file lies or will lie: $ESPALIER_DATA/NAME.h5.
+def describe(name: str, options: BaseModel | None = None) -> DatasetDescription:
+    """Return what can be said about a data set before its file exists.
+
+    Args:
+        name: the file in data/.
+        options: of a generated data set, an instance of its options_model; None: the defaults.
+
+    Raises:
+        UnknownDataset: no such data set.
+        TypeError: these are not its options.
+    """
+    module, archive = _module(name), getattr(_module(name), "ARCHIVE", None)
+    shape, num_classes = _shape_and_classes(module, archive, _options(name, options))
+    return DatasetDescription(
+        name, module.DESCRIPTION, module.LICENCE, module.SOURCE, archive, tuple(shape), num_classes
+    )
+
+
+def dataset_path(name: str, options: BaseModel | None = None) -> Path:
+    """Return where a data set's file lies or will lie: $ESPALIER_DATA/NAME.h5, or NAME-XXXXXXXX.h5 with its options.
 
     Without ESPALIER_DATA the folder is espalier/data in $XDG_CACHE_HOME, else in ~/.cache. On a cluster it must be
     one that every node sees.
 
+    Args:
+        name: the file in data/.
+        options: see describe.
+
     Raises:
         UnknownDataset: no such data set.
+        TypeError: these are not its options.
     """
-    _require_known(name)
-    return _folder() / f"{name}.h5"
+    chosen = _options(name, options)
+    suffix = "" if chosen is None else f"-{_digest(name, chosen)}"
+    return _folder() / f"{name}{suffix}.h5"
 
 
-def ensure(name: str) -> Path:
+def ensure(name: str, options: BaseModel | None = None) -> Path:
     """Return the path of a data set's file, written first if it is missing and needs no archive.
 
     Safe when several processes call it at once: each builds the same bytes, and each commit is atomic.
 
+    Args:
+        name: the file in data/.
+        options: see describe.
+
     Raises:
         UnknownDataset: no such data set.
+        TypeError: these are not its options.
         FileRefused: a file is there and damaged. It is not replaced in silence: whoever used it should know. Or none
             is there, and the data set has to be prepared from its official archive.
         OSError: the file cannot be written.
 
     Cost: the file is read once to verify its seal.
     """
-    path = dataset_path(name)
-    official = describe(name).archive
+    path, chosen = dataset_path(name, options), _options(name, options)
+    official = describe(name, options).archive
     if not os.path.lexists(path):
         if official is not None:
             repair = (
@@ -97,7 +149,7 @@ def ensure(name: str) -> Path:
             raise refusal(path, "does not exist", f"data set {name}, prepared from its official archive", repair)
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
-        splits, attributes = _module(name).build()
+        splits, attributes = _module(name).build(*(() if chosen is None else (chosen,)))
         write_dataset(path, splits, attributes)
     try:
         with open_sealed(path):
@@ -142,6 +194,31 @@ def prepare(
         raise refusal(path, "is there already", "a new file", "Delete it to prepare it anew, or give another --out.")
     facts = {"licence": described.licence, "source": described.source}
     return prepare_archive(name, described.archive, facts, source, path, allow_other=allow_other, tell=tell)
+
+
+def _shape_and_classes(module: DatasetModule, archive: Official | None, options: Any) -> tuple[tuple[int, ...], int]:
+    if options is not None:
+        return options.input_shape, options.num_classes
+    if archive is not None:
+        return archive.image_shape, archive.num_classes
+    return module.INPUT_SHAPE, module.NUM_CLASSES
+
+
+def _options(name: str, options: BaseModel | None) -> BaseModel | None:
+    """Return the options, or the defaults where there are any."""
+    model = options_model(name)
+    if options is None:
+        return None if model is None else model()
+    if model is None or not isinstance(options, model):
+        raise TypeError(f"{options!r} are no options of data set {name!r}. Expected: options_model({name!r}).")
+    return options
+
+
+def _digest(name: str, options: BaseModel) -> str:
+    """Return 8 hexadecimal digits that stand for the options: different numbers lie under different names."""
+    content = {"version": vars(_module(name))["VERSION"], "options": options.model_dump(mode="json")}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _folder() -> Path:

@@ -24,6 +24,8 @@ SOURCE = (
     "E. Alpaydin and C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, "
     "https://archive.ics.uci.edu/dataset/80; the 1,797 examples of its test part, as shipped by scikit-learn"
 )
+INPUT_SHAPE = (64,)
+NUM_CLASSES = 10
 
 _SPLIT_FILE = Path(__file__).parent / "splits" / "digits.json"
 
@@ -37,7 +39,7 @@ def build() -> tuple[dict[str, StoredSplit], dict[str, Any]]:
     mean, std = _moments(pixels[indices["train"]])
     inputs = ((pixels - mean) / std).astype(np.float32)
     splits = {name: StoredSplit(inputs[index], targets[index].astype(np.int64)) for name, index in indices.items()}
-    return splits, {"classes": 10, "mean": mean, "std": std, "source": SOURCE, "licence": LICENCE}
+    return splits, {"classes": NUM_CLASSES, "mean": mean, "std": std, "source": SOURCE, "licence": LICENCE}
 
 
 def _split_indices(num_examples: int) -> dict[str, npt.NDArray[np.int64]]:

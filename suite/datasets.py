@@ -1,16 +1,19 @@
 """The one door from the suite to the data room: which data set, where it lies, its splits as tensors."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 import data
 from data._dataset import Dataset, read_dataset
 from data.hdf5 import FileRefused
 from suite.errors import UserError
 from suite.splits import Normalisation, Split
-from suite.strict import Settings
+from suite.strict import Settings, validated
 
 
 class DataSpec(Settings):
@@ -32,23 +35,52 @@ class Located:
     num_train: int
 
 
-def locate(name_or_path: str) -> Located:
-    """Find a data set by its name, writing an embedded one on first use, or by the path of an HDF5 file.
+def locate(name_or_path: str, options: Mapping[str, Any] | None = None) -> Located:
+    """Find a data set by its name, writing an embedded or generated one on first use, or by the path of an HDF5 file.
+
+    Args:
+        name_or_path: a file in data/, or a path.
+        options: of a generated data set.
 
     Raises:
-        UserError: unknown name. FileRefused: the file is damaged or has another layout.
+        UserError: unknown name, or options that it does not have. FileRefused: the file is damaged or has another
+            layout.
     """
-    is_path = name_or_path.endswith((".h5", ".hdf5")) or "/" in name_or_path
-    try:
-        path = Path(name_or_path) if is_path else data.ensure(name_or_path)
-    except data.UnknownDataset as error:
-        raise UserError(f"{error} Or give the path of an .h5 file.") from None
+    chosen = _checked_options(name_or_path, options or {})
+    path = Path(name_or_path) if is_path(name_or_path) else data.ensure(name_or_path, chosen)
     dataset = read_dataset(path)
     _check_splits(dataset, path)
     spec = DataSpec(name=path.stem, sha256=dataset.sha256)
     train = splits_on(dataset, "cpu")["train"]
     input_dtype = train.part(slice(1)).network_inputs().dtype
     return Located(spec, path, dataset.input_shape, input_dtype, dataset.num_classes, len(train.targets))
+
+
+def is_path(name_or_path: str) -> bool:
+    """Return whether a task's data is a file of the user's own, not a data set by its name."""
+    return name_or_path.endswith((".h5", ".hdf5")) or "/" in name_or_path
+
+
+def _checked_options(name_or_path: str, options: Mapping[str, Any]) -> BaseModel | None:
+    """Return a data set's checked options, None for one that has none.
+
+    Raises:
+        UserError: no such data set, no such option, or a value that breaks a rule.
+    """
+    listed = ", ".join(options)
+    if is_path(name_or_path):
+        if options:
+            raise UserError(f"data_options ({listed}) beside data = {name_or_path!r}: a file has none. Leave them out.")
+        return None
+    try:
+        model = data.options_model(name_or_path)
+    except data.UnknownDataset as error:
+        raise UserError(f"{error} Or give the path of an .h5 file.") from None
+    if model is not None:
+        return validated(model, options, f"data_options of {name_or_path}")
+    if options:
+        raise UserError(f"data_options ({listed}) beside data = {name_or_path!r}: it has none. Leave them out.")
+    return None
 
 
 def splits_on(dataset: Dataset, device: str) -> dict[str, Split]:

@@ -67,7 +67,7 @@ class Planner:
     def network(self, task: Task) -> tuple[Located, ModelSpec, int]:
         """Return a task's data set, its model's spec and the number of prunable weights."""
         if task.name not in self._located:
-            located = locate(task.data)
+            located = locate(task.data, task.data_options)
             spec = model_spec(task.model, task.model_options, located.input_shape, located.num_classes)
             self._located[task.name] = (located, spec, num_prunable(spec, located.input_dtype))
         return self._located[task.name]

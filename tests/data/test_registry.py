@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import data
+import data.synthetic
 from data import (
     UnknownDataset,
     available,
@@ -14,10 +16,12 @@ from data import (
     dataset_sha256,
     describe,
     ensure,
+    options_model,
     prepare,
     read_dataset,
 )
 from data.hdf5 import FileRefused, write_sealed
+from suite.datasets import splits_on
 from tests.data.official_archives import write_archive
 
 
@@ -73,15 +77,17 @@ def test_a_data_set_is_described(name: str) -> None:
 def test_contract_of_a_data_set_that_is_written_on_first_use(name: str, folder: Path) -> None:
     description = describe(name)
     path = ensure(name)
-    assert path == dataset_path(name) == folder / f"{name}.h5"
-    assert [entry.name for entry in folder.iterdir()] == [f"{name}.h5"]
+    assert path == dataset_path(name)
+    assert [entry.name for entry in folder.iterdir()] == [path.name]
+    assert re.fullmatch(name + r"-[0-9a-f]{8}" * (options_model(name) is not None), path.stem)
     dataset = read_dataset(path)
-    assert dataset.name == name
+    assert (dataset.name, description.name) == (path.stem, name)
+    assert (dataset.input_shape, dataset.num_classes) == (description.input_shape, description.num_classes)
     assert dataset.sha256 == dataset_sha256(path)
     assert (dataset.licence, dataset.source) == (description.licence, description.source)
     assert set(dataset.splits) == {"train", "validation", "test"}
     assert set(np.unique(dataset.splits["train"].targets)) == set(range(dataset.num_classes))
-    train = dataset.splits["train"].inputs
+    train = splits_on(dataset, "cpu")["train"].network_inputs().numpy()
     assert abs(train.mean(dtype=np.float64)) < 0.5
     assert 0.5 < train.std(dtype=np.float64) < 2.0
     content = path.read_bytes()
@@ -160,3 +166,24 @@ def test_processes_that_race_all_win(folder: Path) -> None:
     assert [racer.returncode for racer in racers] == [0] * 2
     assert set(answers) == {dataset_sha256(folder / "digits.h5")}
     assert [entry.name for entry in folder.iterdir()] == ["digits.h5"]
+
+
+def test_each_set_of_options_has_a_file_of_its_own(folder: Path) -> None:
+    first, second = (data.synthetic.Options(input_shape=(5,), num_train=30, seed=seed) for seed in (0, 1))
+    assert dataset_path("synthetic", first) == dataset_path("synthetic", first.model_copy())
+    assert dataset_path("synthetic") == dataset_path("synthetic", data.synthetic.Options())
+    assert ensure("synthetic", first) != ensure("synthetic", second)
+    assert len(list(folder.iterdir())) == 2
+    assert describe("synthetic", first).input_shape == (5,)
+
+
+def test_another_version_is_another_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dataset_path("synthetic")
+    monkeypatch.setattr(data.synthetic, "VERSION", 2)
+    assert dataset_path("synthetic") != before
+    assert not folder.exists()
+
+
+def test_options_of_another_data_set() -> None:
+    with pytest.raises(TypeError, match="are no options of data set 'digits'"):
+        dataset_path("digits", data.synthetic.Options())

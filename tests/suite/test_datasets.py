@@ -56,3 +56,37 @@ def test_training_needs_all_three_splits(tmp_path: Path) -> None:
     write_dataset(path, {"train": split, "test": split}, {"classes": 3, "source": "", "licence": ""})
     with pytest.raises(UserError, match=r"two\.h5 has no split 'validation'\. Expected: train, validation and test"):
         training_splits(path, read_dataset(path).sha256, "cpu")
+
+
+def test_each_set_of_data_options_is_a_data_set_of_its_own(data_folder: Path) -> None:
+    options = {"input_shape": [3, 8, 8], "num_classes": 20, "num_train": 40}
+    found = locate("synthetic", options)
+    assert (found.input_shape, found.num_classes, found.num_train) == ((3, 8, 8), 20, 40)
+    assert found.input_dtype == torch.float32
+    assert found.path.parent == data_folder
+    assert found.spec.name == found.path.stem
+    assert locate("synthetic", options).spec == found.spec
+    assert locate("synthetic", options | {"seed": 1}).spec != found.spec
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "line"),
+    [
+        (
+            "synthetic",
+            {"num_clases": 3},
+            r"data_options of synthetic: unknown key 'num_clases'\. Did you mean 'num_classes'\? Known: input_shape, ",
+        ),
+        ("synthetic", {"num_classes": "ten"}, r"data_options of synthetic: num_classes = 'ten': .*integer"),
+        ("synthetic", {"num_train": 10**9}, r"data_options of synthetic: input_shape = .* at most 268435456"),
+        ("digits", {"seed": 3}, r"data_options \(seed\) beside data = 'digits': it has none\. Leave them out\."),
+        ("my/own.h5", {"seed": 3}, r"data_options \(seed\) beside data = 'my/own\.h5': a file has none\. Leave"),
+        ("sinthetic", {"seed": 3}, r"No data set named 'sinthetic'\. Did you mean 'synthetic'\?"),
+    ],
+)
+def test_data_options_that_are_refused(name: str, options: dict[str, object], line: str, data_folder: Path) -> None:
+    before = set(data_folder.iterdir())
+    with pytest.raises(UserError, match=line) as caught:
+        locate(name, options)
+    assert "\n" not in str(caught.value)
+    assert set(data_folder.iterdir()) == before
