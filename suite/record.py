@@ -71,8 +71,8 @@ def write_record(group: h5py.Group, record: Record, config: Mapping[str, Any], k
             write_array(group, f"{folder}/{name}", np.asarray(array))
 
 
-def read_record(group: h5py.Group) -> Record:
-    """Read a record back.
+def read_record(group: h5py.Group, *, with_arrays: bool = True) -> Record:
+    """Read a record back, or all of it but its arrays: of a large network they are hundreds of megabytes.
 
     Raises:
         FileRefused: a data set is damaged or missing.
@@ -85,7 +85,7 @@ def read_record(group: h5py.Group) -> Record:
     for folder in ("cost", "timings"):
         values = {name: float(read_array(group, f"{folder}/{name}")) for name in _data_sets(group, folder)}
         getattr(record, folder).update(values)
-    for folder in ("curves", "arrays"):
+    for folder in ("curves", "arrays") if with_arrays else ("curves",):
         arrays = {name: read_array(group, f"{folder}/{name}") for name in _data_sets(group, folder)}
         getattr(record, folder).update(arrays)
     return record

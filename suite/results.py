@@ -74,7 +74,7 @@ def _write_tables(file: h5py.File, rows: Sequence[PlannedRow]) -> None:
             continue  # a diverged network has no accuracy to average; the report names what is missing
         module = load("suite.cells", row.cell.kind, "kind of cell")
         config = module.Config.model_validate_json(group["config"].asstr()[()])
-        for table, values in module.tables(config, read_record(group)).items():
+        for table, values in module.tables(config, read_record(group, with_arrays=False)).items():
             tables.setdefault(table, []).extend(row.fields | each | {"cell": row.cell.name} for each in values)
     for table, records in tables.items():
         for column in records[0]:

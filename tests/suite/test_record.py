@@ -76,3 +76,13 @@ def test_arrays_under_a_prefix_lose_it() -> None:
     record = Record(arrays={"weights/a": np.zeros(1), "weights/b/c": np.ones(1), "weights_b/d": np.ones(1)})
     assert list(record.arrays_under("weights")) == ["a", "b/c"]
     assert record.arrays_under("none") == {}
+
+
+def test_all_but_the_arrays_can_be_read(tmp_path: Path) -> None:
+    record = Record(metrics={"loss": Metric(1.5, "nats", "lower")}, curves={"loss": np.arange(3.0)}, arrays=ODD)
+    with h5py.File(tmp_path / "record.h5", "w") as file:
+        write_record(file, record, {}, "key")
+        found = read_record(file, with_arrays=False)
+    assert not found.arrays
+    assert found.metrics == record.metrics
+    assert same(found.curves["loss"], record.curves["loss"])

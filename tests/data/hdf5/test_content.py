@@ -215,3 +215,16 @@ def test_rows_come_back_however_they_came(on_disk: h5py.File, block_rows: int) -
 def test_rows_that_are_too_few_or_too_many(on_disk: h5py.File, size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_rows(on_disk, "x", [ROWS[:100], ROWS[100:]], (size, *ROWS.shape[1:]), np.uint8)
+
+
+def test_floats_that_gzip_does_not_shrink_are_left_as_they_are(file: h5py.File) -> None:
+    dense = np.random.default_rng(0).normal(size=(600, 1000)).astype(np.float32)
+    kept = np.where(np.random.default_rng(1).random(dense.shape) < 0.2, dense, 0).astype(np.float32)
+    few = dense[:100]
+    for name, array in {"dense": dense, "kept": kept, "few": few}.items():
+        write_array(file, name, array)
+    assert {name: file[name].compression for name in file} == {"dense": None, "kept": "gzip", "few": "gzip"}
+    assert all(file[name].fletcher32 for name in file)
+    assert np.array_equal(read_array(file, "dense"), dense)
+    assert np.array_equal(read_array(file, "kept"), kept)
+    assert file["kept"].id.get_storage_size() < 0.4 * kept.nbytes

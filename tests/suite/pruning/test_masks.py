@@ -42,6 +42,26 @@ def test_among_equals_the_lower_index_wins(num_keep: int, tied: float) -> None:
     assert torch.equal(keep_top(torch.full((1000,), tied), num_keep), torch.arange(1000) < num_keep)
 
 
+def ordered(scores: torch.Tensor, num_keep: int, tie_break: torch.Generator | None = None) -> torch.Tensor:
+    """The mask by its definition: a stable order of all scores, or of all of them shuffled."""
+    shuffle = torch.arange(len(scores)) if tie_break is None else torch.randperm(len(scores), generator=tie_break)
+    order = torch.argsort(scores[shuffle], descending=True, stable=True)
+    return torch.zeros(len(scores), dtype=torch.bool).index_fill(0, shuffle[order[:num_keep]], True)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 1000])
+@pytest.mark.parametrize("seed", range(3))
+def test_selecting_leaves_the_mask_that_ordering_leaves(levels: int, seed: int) -> None:
+    tied = torch.randint(-levels, levels, (300,), generator=draw(seed)).float()
+    tied[::7] = -torch.inf
+    tied[::11] = torch.inf
+    for num_keep in (0, 1, 7, 150, 299, 300):
+        assert torch.equal(keep_top(tied, num_keep), ordered(tied, num_keep))
+        first, second = draw(seed), draw(seed)
+        assert torch.equal(keep_top(tied, num_keep, first), ordered(tied, num_keep, second))
+        assert torch.equal(first.get_state(), second.get_state())  # what is drawn next does not change either
+
+
 def test_signed_zeros_are_equal() -> None:
     assert keep_top(torch.tensor([-0.0, 0.0, -0.0, 0.0]), 2).tolist() == [True, True, False, False]
 
