@@ -28,13 +28,13 @@ Kind = Literal["pixels", "floats", "tokens"]
 Numbers = npt.NDArray[np.int64]
 
 MAX_NUMBERS = 1 << 28  # in all splits together: a quarter of a GiB of pixels, one GiB of floats
-_MAX_CLASSES = 1000
+_MAX_CLASSES = 1_000_000  # as many as a data set may have
 _MIDDLE, _AMPLITUDE = 128, 80  # of pixels
 _FLOAT_UNIT = 64
 _GRID = 4  # nodes of a smooth template along an axis: features of a quarter of an image
 _LONG_GRID = 64  # where there is one axis alone
 _CANDIDATES = 8  # templates drawn for each class, of which the one farthest from all others is taken
-_FEW_DIMENSIONS = 256  # beyond them, independent templates are far apart anyway
+_FEW_DIMENSIONS, _FEW_CLASSES = 256, 1000  # beyond the first, independent templates are far apart anyway
 _BLOCK_NUMBERS = 1 << 22
 
 
@@ -43,7 +43,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    input_shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(3, 32, 32), min_length=1, max_length=4)
+    input_shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(3, 32, 32), min_length=1, max_length=8)
     num_classes: Annotated[int, Field(ge=2, le=_MAX_CLASSES)] = 10
     num_train: Annotated[int, Field(ge=1)] = 2000
     num_validation: Annotated[int, Field(ge=1)] = 500
@@ -55,14 +55,19 @@ class Options(BaseModel):
 
     @model_validator(mode="after")
     def _not_too_many(self) -> Self:
-        sizes = (self.num_train, self.num_validation, self.num_test, self.num_classes)
+        sizes = (self.num_train, self.num_validation, self.num_test, self.num_seen)
         numbers = sum(sizes) * math.prod(self.input_shape)
         if numbers > MAX_NUMBERS:
             raise ValueError(
-                f"input_shape = {list(self.input_shape)} with {sum(sizes[:3])} examples and {self.num_classes} classes "
+                f"input_shape = {list(self.input_shape)} with {sum(sizes[:3])} examples of {self.num_seen} classes "
                 f"makes {numbers} numbers; at most {MAX_NUMBERS} are generated"
             )
         return self
+
+    @property
+    def num_seen(self) -> int:
+        """Return how many classes there is an example of: the first ones."""
+        return min(self.num_classes, max(self.num_train, self.num_validation, self.num_test))
 
     @property
     def chosen_kind(self) -> Kind:
@@ -97,14 +102,14 @@ def _bytes(stream: np.random.Philox, count: int) -> Numbers:
 
 
 def _templates(options: Options) -> Numbers:
-    """Return one template per class, (num_classes, *input_shape), around _MIDDLE; of tokens, a token per place."""
+    """Return a template for each class that is seen, (num_seen, *input_shape), around _MIDDLE; or its tokens."""
     shape, stream = options.input_shape, _bits(options, 0)
     if options.chosen_kind == "tokens":
-        words = stream.random_raw(options.num_classes * math.prod(shape)) % np.uint64(options.num_tokens)
-        return words.astype(np.int64).reshape(options.num_classes, *shape)
+        words = stream.random_raw(options.num_seen * math.prod(shape)) % np.uint64(options.num_tokens)
+        return words.astype(np.int64).reshape(options.num_seen, *shape)
     smooth = {len(shape) - 1: _LONG_GRID} if len(shape) == 1 else dict.fromkeys((len(shape) - 2, len(shape) - 1), _GRID)
     coarse = tuple(min(length, smooth.get(axis, length)) for axis, length in enumerate(shape))
-    fields = _far_apart(stream, options.num_classes, math.prod(coarse)).reshape(options.num_classes, *coarse)
+    fields = _far_apart(stream, options.num_seen, math.prod(coarse)).reshape(options.num_seen, *coarse)
     for axis in smooth:
         fields = _interpolated(fields, axis + 1, shape[axis])
     return _MIDDLE + fields
@@ -116,8 +121,8 @@ def _far_apart(stream: np.random.Philox, count: int, dim: int) -> Numbers:
     In two dimensions independent points would now and then coincide, and two classes with them.
     """
     chosen = np.empty((count, dim), dtype=np.int64)
-    num = _CANDIDATES if dim <= _FEW_DIMENSIONS else 1
     for index in range(count):
+        num = _CANDIDATES if dim <= _FEW_DIMENSIONS and index < _FEW_CLASSES else 1
         candidates = _bytes(stream, num * dim).reshape(num, dim) * (2 * _AMPLITUDE) // 255 - _AMPLITUDE
         nearest = [int(((chosen[:index] - each) ** 2).sum(axis=1).min(initial=1 << 60)) for each in candidates]
         chosen[index] = candidates[nearest.index(max(nearest))]

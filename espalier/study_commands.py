@@ -31,6 +31,13 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Cells at a time; by de
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a dotted key of the study or its tasks.")
 ]
+Smoke = Annotated[
+    bool,
+    typer.Option(
+        "--smoke",
+        help="Only try every cell: a few steps on generated data, in a folder of its own: its name with -smoke.",
+    ),
+]
 
 
 @app.command(epilog="Example: espalier run quickstart --launcher ray --workers 2 --set training.epochs=20")
@@ -41,13 +48,14 @@ def run(
     profile: OwnProfile = None,
     workers: Workers = None,
     override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
+    smoke: Smoke = False,
 ) -> None:
     """Run whatever is missing of a study, collect it, and write its report."""
     from launchers._folder_name import check_folder_name
     from launchers._fresh_folder import removed_if_refused
 
     run_on = launcher_called(launcher, profile)
-    plan, folder = _planned(study, override, out)
+    plan, folder = _planned(study, override, out, is_smoke=smoke)
     if launcher == "slurm":
         check_folder_name(folder)
     with removed_if_refused(folder):
@@ -61,6 +69,7 @@ def submit(
     profile: Annotated[str, typer.Option(help="See `espalier profiles`, or the path of a TOML file.")],
     out: Out = None,
     override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
+    smoke: Smoke = False,
 ) -> None:
     """Queue whatever is missing of a study on a Slurm cluster, and return."""
     from launchers._folder_name import check_folder_name
@@ -70,7 +79,7 @@ def submit(
 
     chosen = read_profile(profile)
     require_slurm()
-    plan, folder = _planned(study, override, out)
+    plan, folder = _planned(study, override, out, is_smoke=smoke)
     check_folder_name(folder)
     with removed_if_refused(folder):
         _make_folder(plan, folder)
@@ -153,13 +162,21 @@ def launcher_called(launcher: str, profile: str | None) -> Callable[..., "list[O
     return partial(chosen.run, profile=read_profile(profile))
 
 
-def _planned(study: str, override: list[str], out: Path | None) -> "tuple[Plan, Path]":
-    """Check a whole study; return its plan, and its folder, there or not."""
+def _planned(study: str, override: list[str], out: Path | None, *, is_smoke: bool) -> "tuple[Plan, Path]":
+    """Check a whole study; return its plan, or that of a small one, and its folder, there or not."""
     from suite.planner import make_plan
+    from suite.smoke import SUFFIX, smoke
     from suite.study import read_study
 
-    plan = make_plan(*read_study(study, override))
-    return plan, (out or Path("runs") / plan.study.name).absolute()
+    chosen, tasks = read_study(study, override)
+    folder = (out or Path("runs") / chosen.name).absolute()
+    if not is_smoke:
+        return make_plan(chosen, tasks), folder
+    small = smoke(chosen, tasks)
+    for line in small.left_out:
+        print(f"left out of the smoke: {line}")
+    # Never the folder of the study itself, whoever named it: its frozen plan would be replaced.
+    return make_plan(small.study, small.tasks), folder.with_name(folder.name + SUFFIX)
 
 
 def _make_folder(plan: "Plan", folder: Path) -> None:

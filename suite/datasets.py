@@ -56,6 +56,32 @@ def locate(name_or_path: str, options: Mapping[str, Any] | None = None) -> Locat
     return Located(spec, path, dataset.input_shape, input_dtype, dataset.num_classes, len(train.targets))
 
 
+def stand_in(name_or_path: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the data_options of a synthetic data set that looks to a network as a data set does.
+
+    Nothing is written, and a data set by its name need not be there.
+
+    Raises:
+        UserError: unknown name, or options that it does not have. FileRefused: a file that cannot be read.
+
+    Cost: a file is read whole.
+    """
+    chosen = _checked_options(name_or_path, options or {})
+    if chosen is not None:
+        kept = ("input_shape", "num_classes", "kind", "num_tokens")
+        values = chosen.model_dump(mode="json", exclude_none=True)
+        return {name: values[name] for name in kept if name in values}
+    if not is_path(name_or_path):
+        known = data.describe(name_or_path)
+        return {"input_shape": list(known.input_shape), "num_classes": known.num_classes}
+    dataset = read_dataset(Path(name_or_path))
+    form: dict[str, Any] = {"input_shape": list(dataset.input_shape), "num_classes": dataset.num_classes}
+    inputs = dataset.splits["train"].inputs
+    if inputs.dtype.kind == "i":
+        return form | {"kind": "tokens", "num_tokens": max(2, int(inputs.max()) + 1)}
+    return form | {"kind": "floats" if dataset.moments is None else "pixels"}
+
+
 def is_path(name_or_path: str) -> bool:
     """Return whether a task's data is a file of the user's own, not a data set by its name."""
     return name_or_path.endswith((".h5", ".hdf5")) or "/" in name_or_path

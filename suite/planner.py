@@ -29,11 +29,7 @@ def make_plan(study: Study, tasks: Mapping[str, Task]) -> Plan:
     Raises:
         UserError: an unknown method, analysis, model or option, with the nearest known name.
     """
-    for method in study.methods:
-        load("suite.pruning.methods", method, "method")
-    for name in study.options:
-        if name not in (*study.methods, *analyses()):
-            raise unknown("method or analysis of this study", name, (*study.methods, *analyses()), "options.NAME")
+    check_names(study)
     planner = Planner(study)
     for task in tasks.values():
         for seed in study.seeds:
@@ -42,6 +38,33 @@ def make_plan(study: Study, tasks: Mapping[str, Task]) -> Plan:
             for analysis in study.analyses:
                 planner.add_analysis(task, analysis, seed)
     return Plan(study, dict(tasks), tuple(planner.cells.values()), tuple(planner.rows))
+
+
+def check_names(study: Study) -> None:
+    """Refuse methods, analyses and tables of options that there are not.
+
+    Raises:
+        UserError: with the nearest known name.
+    """
+    for method in study.methods:
+        load("suite.pruning.methods", method, "method")
+    for analysis in study.analyses:
+        if analysis not in analyses():
+            raise unknown("analysis", analysis, analyses(), "an analysis is a cell that a study can name")
+    for name in study.options:
+        if name not in (*study.methods, *analyses()):
+            raise unknown("method or analysis of this study", name, (*study.methods, *analyses()), "options.NAME")
+
+
+def checked_options(study: Study, task: Task, name: str, module: ModuleType) -> Settings:
+    """Return the checked options of a method or an analysis: the study's, else the task's.
+
+    Raises:
+        UserError: an unknown option, or a value that breaks a rule.
+    """
+    values = task.options.get(name, {}) | study.options.get(name, {})
+    checked: Settings = validated(module.Options, values, f"options.{name}")
+    return checked
 
 
 class Planner:
@@ -84,9 +107,7 @@ class Planner:
 
     def options(self, task: Task, name: str, module: ModuleType) -> Settings:
         """Return the checked options of a method or an analysis: the study's, else the task's."""
-        values = task.options.get(name, {}) | self.study.options.get(name, {})
-        checked: Settings = validated(module.Options, values, f"options.{name}")
-        return checked
+        return checked_options(self.study, task, name, module)
 
     def add_method(self, task: Task, method: str, seed: int) -> None:
         """Add all cells and rows of one method on one task with one seed."""
@@ -118,8 +139,6 @@ class Planner:
 
     def analysis_cell(self, task: Task, analysis: str, seed: int, same: Mapping[str, Any] | None = None) -> Cell:
         """Return the cell of an analysis; `same` sets options that an analysis built on it must share."""
-        if analysis not in analyses():
-            raise unknown("analysis", analysis, analyses(), "an analysis is a cell that a study can name")
         module = load("suite.cells", analysis, "analysis")
         options = self.options(task, analysis, module).model_copy(update=dict(same or {}))
         cell: Cell = module.plan(self, task, seed, options)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 VERSION = 4  # the exact limit of the actual masks as well
 SHARDED = False
 PRIORITY = 10  # the longest cell of a small study: start it as soon as its network is there
+SMOKE_MAX_WEIGHTS = 2000  # its cost grows with their third power
 
 
 class Options(Settings):

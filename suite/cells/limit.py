@@ -60,6 +60,16 @@ class Options(Settings):
         return self
 
 
+def smoke(options: Options) -> Options:
+    """Return options of a fixed effort, by which everything is feasible: then three evaluations end each search.
+
+    With all weights gone the loss is that of a uniform guess, at most 14 nats.
+    """
+    fixed = {"tolerance": None, "loss_tolerance_nats": 20.0, "accuracy_drop": 1.0}
+    few = {"num_lanczos_steps": min(options.num_lanczos_steps, 4), "fine_tune_epochs": 1, "max_evaluations": 12}
+    return options.model_copy(update=fixed | few)
+
+
 class Config(Settings):
     """Everything the limits depend on; weights and spectrum come from the input cells.
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 VERSION = 5  # on the convexified Hessian
 SHARDED = False
 PRIORITY = 4
+SMOKE_MAX_WEIGHTS = 1_000_000  # it prepares its matrix by products, however few it solves with
 
 
 class Options(Settings):
@@ -43,6 +44,11 @@ class Options(Settings):
     network: str = "lomp"
     resolution: Annotated[float, Field(ge=0, le=1)] = RESOLUTION  # of the search, in sparsity
     max_matvecs_per_solve: Annotated[int, Field(ge=3)] = MAX_MATVECS_PER_SOLVE
+
+
+def smoke(options: Options) -> Options:
+    """Return options of one solve of a few products."""
+    return options.model_copy(update={"resolution": 1.0, "max_matvecs_per_solve": 3})
 
 
 class Config(Settings):

@@ -31,6 +31,11 @@ class Options(Settings):
     num_rows: Annotated[int, Field(ge=1)] = 100
 
 
+def smoke(options: Options) -> Options:
+    """Return options of two rows."""
+    return options.model_copy(update={"num_rows": min(options.num_rows, 2)})
+
+
 class Config(Settings):
     """Everything the norms depend on; the weights come from the input cell."""
 

@@ -47,6 +47,12 @@ class Options(Settings):
     dtype: Literal["float32", "float64"] = "float32"
 
 
+def smoke(options: Options) -> Options:
+    """Return options of a few products."""
+    few = {"num_probes": min(options.num_probes, 2), "num_lanczos_steps": min(options.num_lanczos_steps, 4)}
+    return options.model_copy(update=few)
+
+
 class Config(Settings):
     """Everything the tridiagonals depend on; the weights come from the input cell.
 

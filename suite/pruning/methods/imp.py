@@ -31,6 +31,11 @@ class Options(Settings):
     rewind_step: Annotated[int, Field(ge=0)] = 100
 
 
+def smoke(options: Options) -> Options:
+    """Return options of few rounds that rewind within a training of two steps."""
+    return options.model_copy(update={"fraction_per_round": 0.9, "rewind_step": min(options.rewind_step, 1)})
+
+
 def rewind_step(options: Options) -> int | None:
     """Return the step of the dense training to which survivors are rewound, None for the initial weights."""
     return options.rewind_step or None

@@ -29,6 +29,11 @@ class Options(Settings):
     fine_tune_epochs: Annotated[int, Field(ge=1)] | None = None
 
 
+def smoke(options: Options) -> Options:
+    """Return options that train on for one epoch."""
+    return options if options.fine_tune is False else options.model_copy(update={"fine_tune_epochs": 1})
+
+
 def variants(options: Options) -> list[Variant]:
     """Return the row without fine-tuning, the row with it, or both."""
     rows = [

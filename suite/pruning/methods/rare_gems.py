@@ -46,6 +46,11 @@ class Options(Settings):
     score_penalty: Annotated[float, Field(ge=0)] = 1e-5  # per squared score; 1e-8 to 1e-4 in the original
 
 
+def smoke(options: Options) -> Options:
+    """Return options that search for two epochs and freeze between them."""
+    return options.model_copy(update={"search_epochs": 2, "freeze_period": 1})
+
+
 class ScoredNetwork(nn.Module):
     """A network with frozen weights whose parameters are one vector of scores over its prunable weights."""
 
