@@ -66,7 +66,7 @@ def smoke(options: Options) -> Options:
     With all weights gone the loss is that of a uniform guess, at most 14 nats.
     """
     fixed = {"tolerance": None, "loss_tolerance_nats": 20.0, "accuracy_drop": 1.0}
-    few = {"num_lanczos_steps": min(options.num_lanczos_steps, 4), "fine_tune_epochs": 1, "max_evaluations": 12}
+    few = {"num_lanczos_steps": min(options.num_lanczos_steps, 2), "fine_tune_epochs": 1, "max_evaluations": 12}
     return options.model_copy(update=fixed | few)
 
 
