@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import data
+import data.digits
 from data import write_dataset
 from suite.attempt import attempt
 from suite.datasets import locate, stand_in
