@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
+from suite.catalogue import analyses
 from suite.datasets import stand_in
 from suite.errors import UserError
 from suite.extensions import load
 from suite.network import ModelSpec, build_model, model_spec, prunable_weights
-from suite.planner import analyses, check_names, checked_options
+from suite.planner import check_names, checked_options
 from suite.splits import Split
 from suite.study import Recipe, Study, Task
 from suite.training.flops import forward_flops

@@ -52,6 +52,7 @@ class Options(Settings):
     fine_tune_epochs: Annotated[int, Field(ge=1)] = 30  # per evaluation of the fine_tuned limit
     accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005  # allowed on validation, by the accuracy criterion
     max_evaluations: Annotated[int, Field(ge=12)] = 60
+    resolution: Annotated[float, Field(gt=0, lt=1)] = 1e-4  # in sparsity, of a search at a fixed effort
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -66,7 +67,12 @@ def smoke(options: Options) -> Options:
     With all weights gone the loss is that of a uniform guess, at most 14 nats.
     """
     fixed = {"tolerance": None, "loss_tolerance_nats": 20.0, "accuracy_drop": 1.0}
-    few = {"num_lanczos_steps": min(options.num_lanczos_steps, 2), "fine_tune_epochs": 1, "max_evaluations": 12}
+    few = {
+        "num_lanczos_steps": min(options.num_lanczos_steps, 2),
+        "fine_tune_epochs": 1,
+        "max_evaluations": 12,
+        "resolution": 0.25,
+    }
     return options.model_copy(update=fixed | few)
 
 
@@ -86,6 +92,7 @@ class Config(Settings):
     fine_tune_recipe: Recipe
     accuracy_drop: float
     max_evaluations: int
+    resolution: float
     dtype: str
     training_version: int = TRAINING_VERSION
 
@@ -107,6 +114,7 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
         ),
         accuracy_drop=options.accuracy_drop,
         max_evaluations=options.max_evaluations,
+        resolution=options.resolution,
         dtype=spectrum.config["dtype"],
     )
     inputs = {"dense": planner.reference(task, options.network, seed), "spectrum": spectrum}
@@ -134,7 +142,7 @@ def _predicted(
     operator = network.hessian(config.dtype)
     context.progress(0.05, "runs from the removed weights")
     delta_measure = lanczos_delta_measure(operator, order, num_lanczos_steps)
-    predictions = predict(measure, order, tolerance, delta_measure, config.curvature)
+    predictions = predict(measure, order, tolerance, delta_measure, config.curvature, resolution=config.resolution)
     record = Record(metrics=prediction_metrics(predictions, "slq"), cost={"matvecs": float(operator.num_matvecs)})
     record.metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
     return record

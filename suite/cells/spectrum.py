@@ -50,7 +50,7 @@ class Options(Settings):
 def smoke(options: Options) -> Options:
     """Return options of a few products."""
     few = {"num_probes": min(options.num_probes, 2), "num_lanczos_steps": min(options.num_lanczos_steps, 2)}
-    return options.model_copy(update=few)
+    return options.model_copy(update=few | {"dtype": "float32"})
 
 
 class Config(Settings):

@@ -41,6 +41,11 @@ class Options(Settings):
     max_evaluations: Annotated[int, Field(ge=2)] = 90
 
 
+def smoke(options: Options) -> Options:
+    """Return options of a few evaluations."""
+    return options.model_copy(update={"num_sparsities": min(options.num_sparsities, 8), "max_evaluations": 4})
+
+
 class Config(Settings):
     """Everything the curve depends on; the weights come from the input cell."""
 

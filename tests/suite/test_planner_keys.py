@@ -20,7 +20,7 @@ GOLDEN = {
     "dense cell": "7bcdd530297a0556",
     "dense_hessian": "8820ac232430bca4",
     "imp": "790db8bccbb01a42",
-    "limit": "584a80797bd17a0c",
+    "limit": "998d622647714c3b",
     "lomp": "9d7915555badfaad",
     "lomp_fine_tuned": "97e44cecf109aab0",
     "masked_limit": "b9db048c50f5ea73",
