@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.official_archives import write_archive
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 EXTENSION_FOLDERS = {
@@ -97,3 +99,16 @@ def test_every_extension_folder_is_in_the_table():
     for folder in folders:
         files = [*(ROOT / folder).glob("*.py"), *(ROOT / folder).glob("*.toml")]
         assert [path for path in files if not path.stem.startswith("_")], folder
+
+
+@pytest.mark.slow
+def test_the_papers_data_are_prepared_as_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("ESPALIER_DATA", str(tmp_path / "data"))
+    commands = block_with("sh", "espalier data prepare")
+    archive = write_archive("cifar10", tmp_path)
+    assert archive.name in commands
+    refused, *_ = run_all(commands, tmp_path)
+    assert refused.returncode == 2  # a small archive of the official format has another checksum
+    prepared, listed = run_all(commands.replace(archive.name, f"{archive.name} --allow-other"), tmp_path)
+    assert (prepared.returncode, listed.returncode) == (0, 0), prepared.stderr
+    assert f"prepared: {tmp_path / 'data' / 'cifar10.h5'}" in listed.stdout
