@@ -18,18 +18,22 @@ def with_kept_fraction(frame: pd.DataFrame, sparsity: str = "sparsity") -> pd.Da
     return placed.assign(kept_fraction=1.0 - placed[sparsity])
 
 
-def sparsity_axis(kept_fractions: pd.Series, *, from_dense: bool = False, field: str = "kept_fraction") -> alt.X:
+def sparsity_axis(
+    kept_fractions: pd.Series, *, from_dense: bool = False, field: str = "kept_fraction", titled: bool = True
+) -> alt.X:
     """Return the x channel over a field of fractions kept.
 
     Args:
         kept_fractions: everything that is drawn, to choose the ends of the axis.
         from_dense: begin at sparsity 0 even if nothing is drawn there.
         field: name of the fraction kept in the data.
+        titled: whether the axis is named; not where a panel below has the same one.
     """
     largest = 1.0 if from_dense else min(1.0, 1.12 * float(kept_fractions.max()))
     smallest = float(kept_fractions.min()) / 1.12
     ticks = [tick for tick in _KEPT_TICKS if smallest <= tick <= largest]
-    axis = alt.Axis(values=ticks, labelExpr="format(1 - datum.value, '.6~%')", labelOverlap="greedy", title="Sparsity")
+    title = "Sparsity" if titled else None
+    axis = alt.Axis(values=ticks, labelExpr="format(1 - datum.value, '.6~%')", labelOverlap="greedy", title=title)
     # Explicit ends in place of "nice", which would round a logarithmic axis to whole decades.
     scale = alt.Scale(type="log", reverse=True, domain=[smallest, largest], nice=False, clamp=False)
     return alt.X(f"{field}:Q", scale=scale, axis=axis)

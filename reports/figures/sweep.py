@@ -11,7 +11,7 @@ from reports.figures import _theme
 from reports.figures._accuracy_axis import AccuracyAxis
 from reports.figures._decades import decades
 from reports.figures._networks import stacked
-from reports.figures._palette import MEASURED_COLOURS, PREDICTOR_COLOURS
+from reports.figures._palette import INK, MEASURED_COLOURS, PREDICTOR_COLOURS
 from reports.figures._sparsity_axis import sparsity_axis, with_kept_fraction
 
 ORDER = 25
@@ -76,7 +76,7 @@ def _limits(limits: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "line": f"{'Measured' if is_measured else 'Predicted'}: {limit_label(limit)}",
-                "colour": (PREDICTOR_COLOURS | MEASURED_COLOURS)[limit],
+                "colour": INK if is_measured else PREDICTOR_COLOURS[limit],
                 "is_measured": is_measured,
                 "sparsity": found["sparsity_limit"].mean(),
                 "cells": ", ".join(sorted(set(found["cell"]))),
@@ -95,12 +95,16 @@ def _panels(points: pd.DataFrame, limits: pd.DataFrame) -> alt.VConcatChart:
         scale=alt.Scale(type="log", domain=[points["shown"].min() / 1.15, points["shown"].max() * 1.15], nice=False),
     )
     colour = _colours(points, limits)
-    upper, lower = (_panel(points, limits, y, colour) for y in (accuracy.channel("Accuracy"), loss))
+    x = sparsity_axis(points["kept_fraction"], from_dense=True)
+    untitled = sparsity_axis(
+        points["kept_fraction"], from_dense=True, titled=False
+    )  # one axis title serves both panels
+    upper = _panel(points, limits, untitled, accuracy.channel("Accuracy"), colour)
+    lower = _panel(points, limits, x, loss, colour)
     return alt.vconcat(upper, lower, spacing=14)
 
 
-def _panel(points: pd.DataFrame, limits: pd.DataFrame, y: alt.Y, colour: alt.Color) -> alt.LayerChart:
-    x = sparsity_axis(points["kept_fraction"], from_dense=True)
+def _panel(points: pd.DataFrame, limits: pd.DataFrame, x: alt.X, y: alt.Y, colour: alt.Color) -> alt.LayerChart:
     tooltip = [
         alt.Tooltip("split:N", title="Split"),
         alt.Tooltip("sparsity:Q", title="Sparsity", format=".6~%"),
