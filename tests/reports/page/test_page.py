@@ -85,7 +85,7 @@ def test_the_page_refers_to_nothing_outside_its_folder(page_of):
         value for _, attributes in page.elements for key, value in attributes.items() if key in ("href", "src")
     ]
     files = {reference for reference in references if not reference.startswith(("#", "data:,"))}
-    assert len(files) == 5 * 3 + 4 * 3
+    assert len(files) == 6 * 3 + 4 * 3
     for file in files:
         assert (page.folder / file).is_file(), file
     for reference in references:
@@ -133,7 +133,7 @@ def test_every_heading_of_a_table_can_be_sorted_with_the_keyboard(page_of):
 def test_every_figure_is_embedded_as_valid_json(page_of):
     page = page_of()
     embedded = [json.loads(text) for attributes, text in page.scripts if attributes.get("type") == "application/json"]
-    assert len(embedded) == 5
+    assert len(embedded) == 6
     assert all(specification["datasets"] for specification in embedded)
 
 
