@@ -1,6 +1,6 @@
 """Data sets: one file in this folder each, one HDF5 file each; nothing here imports another room."""
 
-from data._dataset import Dataset, Split, dataset_sha256, read_dataset, write_dataset
+from data._dataset import Dataset, Split, dataset_sha256, inputs_bytes, read_dataset, write_dataset
 from data._registry import (
     DatasetDescription,
     UnknownDataset,
@@ -26,6 +26,7 @@ __all__ = [
     "dataset_sha256",
     "describe",
     "ensure",
+    "inputs_bytes",
     "options_model",
     "prepare",
     "prepare_command",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from data._stored import SPLIT_NAMES, Moments, Stored, StoredSplit, check, digest, read_inputs
-from data.hdf5 import open_guarded, read_array, read_attribute, refusal, write_array, write_sealed
+from data.hdf5 import (
+    StoredRows,
+    open_guarded,
+    read_array,
+    read_attribute,
+    refusal,
+    stored_rows,
+    write_array,
+    write_sealed,
+)
 
 _REQUIRED = ("classes", "source", "licence")  # of files that espalier writes; users may leave them out
 _OPTIONAL = ("mean", "std")
@@ -19,12 +29,13 @@ _OPTIONAL = ("mean", "std")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split in memory: inputs (n, ...) and targets (n,) int64 in [0, num_classes).
+    """One split: inputs (n, ...) and targets (n,) int64 in [0, num_classes).
 
-    Inputs are float32 and finite, or int32 or int64, as a network takes them; or uint8 pixels, not yet normalised.
+    Inputs are float32 and finite, or int32 or int64, as a network takes them; or uint8 pixels, not yet normalised. They
+    lie in memory, or stay in the file: then floats become float32 as they are read.
     """
 
-    inputs: npt.NDArray[Any]
+    inputs: npt.NDArray[Any] | StoredRows
     targets: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -33,7 +44,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in memory. `splits` has "train", and "validation" and "test" where the file has them."""
+    """A data set, its inputs in memory or in its file.
+
+    `splits` has "train", and "validation" and "test" where the file has them.
+    """
 
     name: str
     num_classes: int
@@ -45,7 +59,7 @@ class Dataset:
     moments: Moments | None  # what pixels are to be normalised with; None: inputs are taken as they are
 
 
-def read_dataset(path: Path) -> Dataset:
+def read_dataset(path: Path, *, streamed: bool = False) -> Dataset:
     """Read and check a whole data set, written by espalier or by a user.
 
     A user's file needs train/inputs and train/targets only; what else it may hold and the defaults are in
@@ -53,26 +67,47 @@ def read_dataset(path: Path) -> Dataset:
 
     Args:
         path: an HDF5 file; its stem becomes the name.
+        streamed: leave the inputs in the file, which stays open as long as a split is there. They are checked all the
+            same, some at a time.
 
     Raises:
         FileRefused: the file or anything in it is not as it should be.
 
     Cost: the file is read twice when it is sealed; memory for the stored arrays, and for float32 inputs where they
-        were other floats.
+        were other floats. Streamed: memory for the targets; floats are read three times.
     """
-    with open_guarded(path) as file:
-        stored = _read_stored(path, file)
+    with ExitStack() as opened:
+        file = opened.enter_context(open_guarded(path))
+        keeping = ExitStack() if streamed else None
+        stored = _read_stored(path, file, keeping)
         stated = _stated_sha256(path, file)
-    sha256 = digest(stored)
-    if stated not in (None, sha256):
-        wrong = f"holds arrays with digest {sha256}"
-        raise refusal(path, wrong, f"its attribute sha256: {stated}", "Fetch it again, or delete the attribute.")
-    splits = {
-        name: Split(read_inputs(path, name, stored), split.targets.astype(np.int64))
-        for name, split in stored.splits.items()
-    }
+        if keeping is None:
+            opened.close()
+        sha256 = digest(stored)
+        if stated not in (None, sha256):
+            wrong = f"holds arrays with digest {sha256}"
+            raise refusal(path, wrong, f"its attribute sha256: {stated}", "Fetch it again, or delete the attribute.")
+        splits = {
+            name: Split(read_inputs(path, name, stored), split.targets.astype(np.int64))
+            for name, split in stored.splits.items()
+        }
+        if keeping is not None:
+            keeping.push(opened.pop_all())
     shape = splits["train"].inputs.shape[1:]
     return Dataset(path.stem, stored.num_classes, splits, stored.source, stored.licence, sha256, shape, stored.moments)
+
+
+def inputs_bytes(path: Path) -> int:
+    """Return how much memory reading a data set takes at its peak for its inputs: stored, and as float32 beside it.
+
+    Raises:
+        FileRefused: the file cannot be opened. What it holds is not checked: read_dataset says what is wrong with it.
+    """
+    with open_guarded(path, check_seal=False) as file:
+        groups = [file[name] for name in SPLIT_NAMES if isinstance(file.get(name), h5py.Group)]
+        stored = [node for node in (group.get("inputs") for group in groups) if isinstance(node, h5py.Dataset)]
+        converted = {"float16": 4, "float64": 4}
+        return sum(int(node.size or 0) * (node.dtype.itemsize + converted.get(node.dtype.name, 0)) for node in stored)
 
 
 def write_dataset(path: Path, splits: Mapping[str, StoredSplit], attributes: Mapping[str, Any]) -> None:
@@ -101,7 +136,7 @@ def write_dataset(path: Path, splits: Mapping[str, StoredSplit], attributes: Map
         file.attrs["sha256"] = digest(stored)
         for name, split in stored.splits.items():
             group = file.create_group(name)
-            write_array(group, "inputs", split.inputs)
+            write_array(group, "inputs", np.asarray(splits[name][0]))
             write_array(group, "targets", split.targets)
 
     write_sealed(path, build)
@@ -121,14 +156,16 @@ def dataset_sha256(path: Path) -> str:
         return stated if stated is not None else digest(_read_stored(path, file))
 
 
-def _read_stored(path: Path, file: h5py.File) -> Stored:
+def _read_stored(path: Path, file: h5py.File, keeping: ExitStack | None = None) -> Stored:
+    """Read and check everything; `keeping`: all but the inputs, which keep it."""
     splits = {}
     for name, node in file.items():
         # A group that looks like a split under another name ("val", "Train") is a slip, not something to skip.
         if name in SPLIT_NAMES or (isinstance(node, h5py.Group) and {"inputs", "targets"} & set(node)):
             if not isinstance(node, h5py.Group):
                 raise refusal(path, f"has a data set {name!r}", f"a group with {name}/inputs and {name}/targets")
-            splits[name] = StoredSplit(read_array(node, "inputs"), read_array(node, "targets"))
+            inputs = read_array(node, "inputs") if keeping is None else stored_rows(node, "inputs", keeping)
+            splits[name] = StoredSplit(inputs, read_array(node, "targets"))
     stated = {key: read_attribute(file, key) for key in _REQUIRED + _OPTIONAL}
     return check(path, splits, {key: value for key, value in stated.items() if value is not None})
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data.hdf5 import refusal
+from data.hdf5 import StoredRows, blocks, refusal
 
 SPLIT_NAMES = ("train", "validation", "test")  # also the canonical order of the digest
 _TAKEN_AS_THEY_ARE = ("float16", "float32", "float64", "int32", "int64")
@@ -24,7 +24,7 @@ _MAX_CLASSES = 1_000_000  # a guess that tells class numbers from row identifier
 class StoredSplit(NamedTuple):
     """One split as a file holds it: inputs (n, ...) of a dtype that is read, targets (n,) of any integer dtype."""
 
-    inputs: npt.NDArray[Any]
+    inputs: npt.NDArray[Any] | StoredRows
     targets: npt.NDArray[Any]
 
 
@@ -109,10 +109,11 @@ class StreamedDigest:
     def __init__(self, num_classes: int) -> None:
         self._sha256 = hashlib.sha256(f"classes {num_classes}\n".encode())
 
-    def add(self, name: str, array: npt.NDArray[Any]) -> None:
-        """Add a whole array."""
+    def add(self, name: str, array: npt.NDArray[Any] | StoredRows) -> None:
+        """Add a whole array, some rows at a time where it lies in a file."""
         self.begin(name, array.dtype, array.shape)
-        self.rows(array)
+        for rows in blocks(array):
+            self.rows(rows)
 
     def begin(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         """Begin with an array whose rows are to follow."""
@@ -128,28 +129,38 @@ class StreamedDigest:
         return self._sha256.hexdigest()
 
 
-def read_inputs(path: Path, split_name: str, stored: Stored) -> npt.NDArray[Any]:
+def read_inputs(path: Path, split_name: str, stored: Stored) -> npt.NDArray[Any] | StoredRows:
     """Return a split's inputs as they stay in memory: floats as finite float32, pixels and whole numbers as stored.
+
+    Those that stay in the file are returned as they are: they become float32 as they are read.
 
     Raises:
         FileRefused: an input is NaN or infinite, also after the conversion to float32.
 
-    Cost: no copy of what is float32, int32, int64 or uint8 already.
+    Cost: no copy of what is float32, int32, int64 or uint8 already. Floats in a file are read once.
     """
     inputs = stored.splits[split_name].inputs
     if inputs.dtype.kind != "f":
         return inputs
-    with np.errstate(over="ignore"):  # what overflows is refused below
-        floats = inputs.astype(np.float32, copy=False)
-    finite = np.isfinite(floats)
-    if not finite.all():
-        first = tuple(int(index) for index in np.unravel_index(int(np.argmin(finite)), finite.shape))
-        wrong = f"has {finite.size - np.count_nonzero(finite)} values in {split_name}/inputs that are not finite"
+    num_lost, num_read = 0, 0
+    first: tuple[int, ...] = ()
+    for rows in blocks(inputs):
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            floats = rows.astype(np.float32, copy=False)
+        finite = np.isfinite(floats)
+        if not num_lost and not finite.all():
+            row, *rest = (int(index) for index in np.unravel_index(int(np.argmin(finite)), finite.shape))
+            first = (num_read + row, *rest)
+        num_lost, num_read = num_lost + finite.size - int(np.count_nonzero(finite)), num_read + len(rows)
+    if num_lost:
+        wrong = f"has {num_lost} values in {split_name}/inputs that are not finite"
         raise refusal(path, f"{wrong} in float32 (the first at {first})", "finite numbers", "Remove or impute them.")
-    return floats
+    return inputs if isinstance(inputs, StoredRows) else floats
 
 
-def _check_inputs(path: Path, name: str, inputs: npt.NDArray[Any], like: npt.NDArray[Any]) -> None:
+def _check_inputs(
+    path: Path, name: str, inputs: npt.NDArray[Any] | StoredRows, like: npt.NDArray[Any] | StoredRows
+) -> None:
     where = f"has {name}/inputs of"
     if inputs.dtype != np.uint8 and inputs.dtype.name not in _TAKEN_AS_THEY_ARE:
         rule = f"{', '.join(_TAKEN_AS_THEY_ARE)} (taken as they are) or uint8 (pixels)"
@@ -201,7 +212,7 @@ def _check_classes(path: Path, name: str, targets: npt.NDArray[Any], num_classes
 
 
 def _per_channel(
-    path: Path, attributes: Mapping[str, Any], key: str, default: float, inputs: npt.NDArray[Any]
+    path: Path, attributes: Mapping[str, Any], key: str, default: float, inputs: npt.NDArray[Any] | StoredRows
 ) -> npt.NDArray[np.float64]:
     value = np.asarray(attributes.get(key, default))
     num_channels = inputs.shape[1]

@@ -85,7 +85,7 @@ def build(options: Options) -> tuple[dict[str, StoredSplit], dict[str, Any]]:
     }
     attributes: dict[str, Any] = {"classes": options.num_classes, "source": SOURCE, "licence": LICENCE}
     if options.chosen_kind == "pixels":
-        mean, std = _moments(splits["train"].inputs)
+        mean, std = _moments(np.asarray(splits["train"].inputs))
         attributes |= {"mean": mean, "std": std}
     return splits, attributes
 

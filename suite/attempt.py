@@ -58,6 +58,7 @@ def attempt(
     progress: Callable[[float, str], None] | None = None,
     assignment: Assignment | None = None,
     notice: Notice | None = None,
+    stream: bool | None = None,
 ) -> Outcome:
     """Run a cell whose inputs are committed, and commit its record.
 
@@ -66,6 +67,7 @@ def attempt(
 
     assignment: what gave the cell to this process, for a launcher that tries again after a process was lost.
     notice: by which the launcher may have a training saved, or stopped, on the way.
+    stream: whether a training leaves the inputs of its data set in the file; None: where they do not fit in memory.
 
     Raises:
         UserError: the folder takes no more files (full disk, quota, permission).
@@ -83,7 +85,7 @@ def attempt(
                 return Outcome(cell.id, "cached", host=platform.node())
             if not ours:
                 return Outcome(cell.id, "failed", f"failed elsewhere: {_last_line(store.log_path(cell.id))}")
-            return _compute(cell, store, _context(cell, store, probe_map, progress, notice), start)
+            return _compute(cell, store, _context(cell, store, probe_map, progress, notice, stream), start)
     except OSError as error:
         if error.errno in STORAGE_ERRORS:  # no cell can be committed: stop the run instead of failing one by one
             raise UserError(
@@ -144,6 +146,7 @@ def _context(
     probe_map: ProbeMap,
     progress: Callable[[float, str], None] | None,
     notice: Notice | None,
+    stream: bool | None,
 ) -> Context:
     device, checkpoint = best_device(), store.checkpoint_path(cell.id)
     # The key stands for configuration, versions and inputs; the bits depend on these two beside.
@@ -153,6 +156,7 @@ def _context(
         input_paths={role: (cell_id, store.path(cell_id)) for role, cell_id in cell.inputs.items()},
         probe_map=probe_map,
         device=device,
+        stream=stream,
         checkpoint=checkpoint,
         trainings=Trainings(checkpoint, identity, notice or Notice()),
         **({"progress": progress} if progress else {}),

@@ -1,4 +1,4 @@
-"""The one door from the suite to the data room: which data set, where it lies, its splits as tensors."""
+"""The one door from the suite to the data room: which data set, where it lies, its splits in memory or in the file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +10,15 @@ from pydantic import BaseModel
 
 import data
 from data._dataset import Dataset, read_dataset
-from data.hdf5 import FileRefused
+from data.hdf5 import FileRefused, StoredRows, blocks
 from suite.errors import UserError
-from suite.splits import Normalisation, Split
+from suite.host_memory import available_bytes
+from suite.splits import Examples, Normalisation, Split
+from suite.streaming import StreamedSplit
 from suite.strict import Settings, validated
+
+# As much of a whole GPU counts as kept in memory where batch sizes are chosen, see suite.networks.loaded.
+MOST_OF_FREE_MEMORY = 0.4
 
 
 class DataSpec(Settings):
@@ -48,10 +53,10 @@ def locate(name_or_path: str, options: Mapping[str, Any] | None = None) -> Locat
     """
     chosen = _checked_options(name_or_path, options or {})
     path = Path(name_or_path) if is_path(name_or_path) else data.ensure(name_or_path, chosen)
-    dataset = read_dataset(path)
-    _check_splits(dataset, path)
+    dataset = read_dataset(path, streamed=True)  # planning looks at one example
+    _check_splits(dataset.splits, path)
     spec = DataSpec(name=path.stem, sha256=dataset.sha256)
-    train = splits_on(dataset, "cpu")["train"]
+    train = _splits_on(dataset, "cpu")["train"]
     input_dtype = train.part(slice(1)).network_inputs().dtype
     return Located(spec, path, dataset.input_shape, input_dtype, dataset.num_classes, len(train.targets))
 
@@ -64,7 +69,7 @@ def stand_in(name_or_path: str, options: Mapping[str, Any] | None = None) -> dic
     Raises:
         UserError: unknown name, or options that it does not have. FileRefused: a file that cannot be read.
 
-    Cost: a file is read whole.
+    Cost: a file is read once or twice, and not held.
     """
     chosen = _checked_options(name_or_path, options or {})
     if chosen is not None:
@@ -74,11 +79,11 @@ def stand_in(name_or_path: str, options: Mapping[str, Any] | None = None) -> dic
     if not is_path(name_or_path):
         known = data.describe(name_or_path)
         return {"input_shape": list(known.input_shape), "num_classes": known.num_classes}
-    dataset = read_dataset(Path(name_or_path))
+    dataset = read_dataset(Path(name_or_path), streamed=True)
     form: dict[str, Any] = {"input_shape": list(dataset.input_shape), "num_classes": dataset.num_classes}
     inputs = dataset.splits["train"].inputs
     if inputs.dtype.kind == "i":
-        return form | {"kind": "tokens", "num_tokens": max(2, int(inputs.max()) + 1)}
+        return form | {"kind": "tokens", "num_tokens": max(2, *(int(rows.max()) + 1 for rows in blocks(inputs)))}
     return form | {"kind": "floats" if dataset.moments is None else "pixels"}
 
 
@@ -109,52 +114,74 @@ def _checked_options(name_or_path: str, options: Mapping[str, Any]) -> BaseModel
     return None
 
 
-def splits_on(dataset: Dataset, device: str) -> dict[str, Split]:
-    """Return every split on a device, as it was read: pixels stay uint8."""
-    normalisation = None if dataset.moments is None else Normalisation(*dataset.moments)
-    return {
-        name: Split(
-            torch.from_numpy(split.inputs).to(device), torch.from_numpy(split.targets).to(device), normalisation
-        )
-        for name, split in dataset.splits.items()
-    }
-
-
-def stored_splits(path: Path, device: str) -> dict[str, Split]:
+def stored_splits(path: Path, device: str, *, stream: bool | None = None) -> dict[str, Examples]:
     """Return every split of an HDF5 file, whatever it holds.
+
+    Args:
+        path: the file.
+        device: where targets lie, and inputs are handed out.
+        stream: whether inputs stay in the file; None: where they do not fit, see fits. The same numbers either way.
 
     Raises:
         FileRefused: the file is missing or damaged, or has another layout.
     """
-    return splits_on(read_dataset(path), device)
+    return _splits_on(_read(path, device, stream), device)
 
 
-def verified_dataset(path: Path, sha256: str) -> Dataset:
-    """Read a data set whose digest went into a cell's key.
+def verified_splits(path: Path, sha256: str, device: str, *, stream: bool | None = None) -> dict[str, Examples]:
+    """Return every split of a data set whose digest went into a cell's key; the rest as in stored_splits.
 
     Raises:
         FileRefused: other numbers lie at the path now; a result from them would stand under the wrong key.
     """
-    dataset = read_dataset(path)
+    dataset = _read(path, device, stream)
     if dataset.sha256 != sha256:
         raise FileRefused(f"{path} has changed since the study was planned. Run the study again to plan anew.")
-    return dataset
+    return _splits_on(dataset, device)
 
 
-def training_splits(path: Path, sha256: str, device: str) -> dict[str, Split]:
-    """Return the splits of a data set that training needs: train, validation and test.
+def training_splits(path: Path, sha256: str, device: str, *, stream: bool | None = None) -> dict[str, Examples]:
+    """Return the splits of a data set that training needs: train, validation and test; the rest as in verified_splits.
 
     Raises:
         UserError: one is missing.
     """
-    dataset = verified_dataset(path, sha256)
-    _check_splits(dataset, path)
-    return splits_on(dataset, device)
+    splits = verified_splits(path, sha256, device, stream=stream)
+    _check_splits(splits, path)
+    return splits
 
 
-def _check_splits(dataset: Dataset, path: Path) -> None:
+def fits(num_bytes: int, device: str) -> bool:
+    """Return whether the inputs of a data set are kept in memory: whether they take a part of what is free only.
+
+    The rest is for the network and for other cells. What is bound for a GPU passes through host memory as a whole.
+    """
+    room = available_bytes()
+    if device == "cuda":
+        room = min(room, torch.cuda.mem_get_info()[0])
+    return num_bytes <= MOST_OF_FREE_MEMORY * room
+
+
+def _read(path: Path, device: str, stream: bool | None) -> Dataset:
+    streamed = not fits(data.inputs_bytes(path), device) if stream is None else stream
+    return read_dataset(path, streamed=streamed)
+
+
+def _splits_on(dataset: Dataset, device: str) -> dict[str, Examples]:
+    normalisation = None if dataset.moments is None else Normalisation(*dataset.moments)
+    splits: dict[str, Examples] = {}
+    for name, split in dataset.splits.items():
+        targets = torch.from_numpy(split.targets).to(device)
+        if isinstance(split.inputs, StoredRows):
+            splits[name] = StreamedSplit(split.inputs, targets, normalisation)
+        else:
+            splits[name] = Split(torch.from_numpy(split.inputs).to(device), targets, normalisation)
+    return splits
+
+
+def _check_splits(splits: Mapping[str, object], path: Path) -> None:
     for name in ("train", "validation", "test"):
-        if name not in dataset.splits:
+        if name not in splits:
             raise UserError(
                 f"{path} has no split '{name}'. Expected: train, validation and test, each with inputs and targets."
             )

@@ -12,7 +12,7 @@ from suite.curvature.arithmetic import tensor_cores
 from suite.initialisation import initialise
 from suite.memory_order import channels_last
 from suite.network import ModelSpec, build_model, other_names, prunable_weights
-from suite.splits import Normalisation, Split, Splits
+from suite.splits import Examples, Splits
 from suite.study import Initialisation
 
 
@@ -67,9 +67,7 @@ class Evaluation(NamedTuple):
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    normalisation: Normalisation | None = None,
+    examples: Examples,
     *,
     batch_size: int = 2048,
 ) -> Evaluation:
@@ -77,9 +75,7 @@ def evaluate(
 
     Args:
         model: returns logits (n, num_classes).
-        inputs: (n, *shape); this and the next two are those of a Split.
-        targets: (n,), integer classes.
-        normalisation: of pixels; None: inputs are taken as they are.
+        examples: at least one.
         batch_size: examples per forward pass; memory only.
 
     Returns:
@@ -87,15 +83,15 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
-    correct = torch.zeros((), dtype=torch.int64, device=inputs.device)  # no batch waits for the one before
-    with channels_last(model), tensor_cores("full", inputs.device):
-        for batch in Split(inputs, targets, normalisation).parts(batch_size):
+    loss = torch.zeros((), dtype=torch.float64, device=examples.targets.device)
+    correct = torch.zeros((), dtype=torch.int64, device=examples.targets.device)  # no batch waits for the one before
+    with channels_last(model), tensor_cores("full", examples.targets.device):
+        for batch in examples.parts(batch_size):
             logits = model(batch.network_inputs())
             loss += nn.functional.cross_entropy(logits.double(), batch.targets, reduction="sum")
             correct += (logits.argmax(dim=1) == batch.targets).sum()
     model.train(was_training)
-    return Evaluation(float(loss) / len(targets), int(correct) / len(targets))
+    return Evaluation(float(loss) / len(examples.targets), int(correct) / len(examples.targets))
 
 
 def as_arrays(state: Mapping[str, Tensor], prefix: str) -> dict[str, np.ndarray]:

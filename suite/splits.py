@@ -1,9 +1,9 @@
 """Examples on a device: kept as they were stored, handed to a network as it takes them, batch by batch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -42,6 +42,16 @@ class Split(NamedTuple):
     targets: Tensor
     normalisation: Normalisation | None = None
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Return the shape of one example."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def inputs_bytes(self) -> int:
+        """Return the size of all inputs as they are stored."""
+        return self.inputs.nbytes
+
     def network_inputs(self) -> Tensor:
         """Return all inputs as a network takes them; of pixels, four times their size."""
         return self.inputs if self.normalisation is None else self.normalisation(self.inputs)
@@ -55,11 +65,78 @@ class Split(NamedTuple):
 
     def parts(self, size: int) -> Iterator["Split"]:
         """Yield all examples in their order, `size` at a time; the last part may be smaller."""
-        for begin in range(0, len(self.targets), size):
-            yield self.part(slice(begin, begin + size))
+        for each in slices(len(self.targets), size):
+            yield self.part(each)
+
+    def batches(self, order: Tensor, size: int) -> Iterator["Split"]:
+        """Yield the examples that an order (m,) names, `size` at a time; the last batch may be smaller."""
+        there = order.to(self.targets.device)
+        for each in slices(len(order), size):
+            yield self.part(there[each])
+
+    def between(self, begin: int, end: int) -> "Split":
+        """Return a run of the examples as they are stored; a view, which keeps all of them."""
+        return self.part(slice(begin, end))
+
+    def pairs(self, size: int) -> list[tuple[Tensor, Tensor]]:
+        """Return (inputs, targets) of all parts in their order, to be gone through any number of times."""
+        return [(inputs, targets) for inputs, targets, _ in self.parts(size)]
 
 
-Splits = Mapping[str, Split]  # "train", and "validation" and "test" where the data set has them
+class Examples(Protocol):
+    """Examples, wherever their inputs lie: a Split, or a StreamedSplit; the same parts bit for bit.
+
+    Whoever needs all inputs as one tensor takes a part of all of them, and pays for it.
+    """
+
+    @property
+    def targets(self) -> Tensor:
+        """Return the classes (n,) on the device."""
+        ...
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """Return what makes a network's inputs of pixels."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Return the shape of one example."""
+        ...
+
+    @property
+    def inputs_bytes(self) -> int:
+        """Return the size of all inputs as they are stored."""
+        ...
+
+    def part(self, index: Tensor | slice) -> Split:
+        """Return some of the examples on the device."""
+        ...
+
+    def parts(self, size: int) -> Iterator[Split]:
+        """Yield all examples in their order."""
+        ...
+
+    def batches(self, order: Tensor, size: int) -> Iterator[Split]:
+        """Yield the examples that an order names."""
+        ...
+
+    def between(self, begin: int, end: int) -> "Examples":
+        """Return a run of the examples, where they are."""
+        ...
+
+    def pairs(self, size: int) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return (inputs, targets) of all parts, to be gone through any number of times."""
+        ...
+
+
+Splits = Mapping[str, Examples]  # "train", and "validation" and "test" where the data set has them
+
+
+def slices(count: int, size: int) -> Iterator[slice]:
+    """Yield what cuts `count` examples into parts of `size`; the last may be smaller."""
+    for begin in range(0, count, size):
+        yield slice(begin, min(begin + size, count))
 
 
 @cache  # copied to a device once, because each copy from the host would make it wait

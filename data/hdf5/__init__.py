@@ -6,6 +6,7 @@ from data.hdf5.content import (
     read_attribute,
     read_text,
     read_texts,
+    stored_rows,
     write_array,
     write_rows,
     write_text,
@@ -14,6 +15,7 @@ from data.hdf5.content import (
 from data.hdf5.guard import refuse_hostile
 from data.hdf5.lock import exclusive
 from data.hdf5.refusal import FileRefused, printable, refusal
+from data.hdf5.rows import StoredRows, blocks
 from data.hdf5.seal import (
     USER_BLOCK_BYTES,
     is_sealed,
@@ -28,6 +30,8 @@ from data.hdf5.seal import (
 __all__ = [
     "USER_BLOCK_BYTES",
     "FileRefused",
+    "StoredRows",
+    "blocks",
     "commit_bytes",
     "exclusive",
     "is_sealed",
@@ -41,6 +45,7 @@ __all__ = [
     "refusal",
     "refuse_hostile",
     "sealed_image",
+    "stored_rows",
     "sweep",
     "temporary_name",
     "verify_seal",

@@ -10,6 +10,7 @@ import errno
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from data.hdf5.guard import HDF5_ERRORS
 from data.hdf5.refusal import FileRefused, refusal
+from data.hdf5.rows import StoredRows
 
 _CHUNK_BYTES = 1 << 20  # h5py's default chunk cache holds one such chunk
 _RESERVE_BYTES = 1 << 20  # beside the rows themselves: more than the index of their chunks grows by
@@ -122,15 +124,21 @@ def read_array(
     Raises:
         FileRefused: missing (the data sets present are listed), text, another kind or ndim, failed checksum.
     """
-    dataset = _dataset(group, name)
-    where = f"has {dataset.name} of"
-    if dataset.dtype.kind not in (dtype_kind or "biufcV") or dataset.dtype.hasobject or dataset.shape is None:
-        kinds = " or ".join(_KINDS.get(kind, kind) for kind in dtype_kind or "") or "numbers"
-        raise refusal(_path(group), f"{where} dtype {dataset.dtype}", kinds)
-    if ndim is not None and dataset.ndim != ndim:
-        raise refusal(_path(group), f"{where} shape {dataset.shape}", f"{ndim} dimensions")
+    dataset = _numbers(group, name, dtype_kind, ndim)
     array = np.asarray(_read(dataset, dataset))
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def stored_rows(group: h5py.Group, name: str, opened: ExitStack) -> StoredRows:
+    """Return one data set of numbers, to be read row by row while the file is open; see StoredRows.
+
+    Raises:
+        FileRefused: missing, text, or a scalar.
+    """
+    dataset = _numbers(group, name, None, None)
+    if not dataset.ndim:
+        raise refusal(_path(group), f"has {dataset.name} of shape {dataset.shape}", "at least 1 dimension")
+    return StoredRows(dataset, opened)
 
 
 def read_text(group: h5py.Group, name: str) -> str:
@@ -258,6 +266,17 @@ def _dataset(group: h5py.Group, name: str) -> Any:
     listed = ", ".join(members[:_MAX_LISTED]) + (", ..." if len(members) > _MAX_LISTED else "") or "nothing"
     wrong = f"has no data set {name!r} in {group.name}"
     raise refusal(_path(group), wrong, f"a data set {name!r}", f"Present: {listed}.")
+
+
+def _numbers(group: h5py.Group, name: str, dtype_kind: str | None, ndim: int | None) -> Any:
+    dataset = _dataset(group, name)
+    where = f"has {dataset.name} of"
+    if dataset.dtype.kind not in (dtype_kind or "biufcV") or dataset.dtype.hasobject or dataset.shape is None:
+        kinds = " or ".join(_KINDS.get(kind, kind) for kind in dtype_kind or "") or "numbers"
+        raise refusal(_path(group), f"{where} dtype {dataset.dtype}", kinds)
+    if ndim is not None and dataset.ndim != ndim:
+        raise refusal(_path(group), f"{where} shape {dataset.shape}", f"{ndim} dimensions")
+    return dataset
 
 
 def _read(dataset: Any, view: Any) -> Any:

@@ -18,6 +18,7 @@ class Context:
         input_paths: role -> path of an input cell's file, for workers that load it themselves.
         probe_map: how SLQ probes are spread; inline or Ray actors.
         device: "cpu" or "cuda".
+        stream: whether inputs stay in the data set's file while it trains; None: where they do not fit in memory.
         checkpoint: a folder, there or not, for what a cell that is killed goes on from; it is removed once the cell is
             committed. None: nothing is saved on the way.
         trainings: saves the trainings of the cell in that folder.
@@ -28,6 +29,7 @@ class Context:
     input_paths: dict[str, tuple[CellId, Path]] = field(default_factory=dict)
     probe_map: ProbeMap = inline_map
     device: str = "cpu"
+    stream: bool | None = None
     checkpoint: Path | None = None
     trainings: Trainings = field(default_factory=Trainings)
     progress: Advance = silent

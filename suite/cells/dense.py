@@ -36,7 +36,7 @@ class Config(Settings):
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
     """Train from the seed's initial weights; store the initial and the trained weights."""
     del inputs
-    splits = training_splits(context.places["data"], config.data.sha256, context.device)
+    splits = training_splits(context.places["data"], config.data.sha256, context.device, stream=context.stream)
     problem = Problem.of(
         config.model, splits, initialisation=config.recipe.initialisation, seed=config.seed, device=context.device
     )
@@ -70,7 +70,7 @@ def trained_metrics(problem: Problem, history: History) -> dict[str, Metric]:
 
     The best test accuracy over epochs is stored under a name that says so; it chose its epoch on the test set.
     """
-    measured = {name: evaluate(problem.model, *problem.splits[name]) for name in ("train", "validation", "test")}
+    measured = {name: evaluate(problem.model, problem.splits[name]) for name in ("train", "validation", "test")}
     selected, best = _chosen_epochs(history)
     metrics = {f"{name}_loss": Metric(value.loss, "nats", "lower") for name, value in measured.items()}
     metrics |= {f"{name}_accuracy": Metric(value.accuracy, "1", "higher") for name, value in measured.items()}

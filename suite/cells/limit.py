@@ -193,8 +193,8 @@ class _Sweep:
         return masks
 
     def _evaluated(self) -> dict[str, float]:
-        train_split = evaluate(self.network.model, *self.network.splits["train"])
-        validation = evaluate(self.network.model, *self.network.splits["validation"])
+        train_split = evaluate(self.network.model, self.network.splits["train"])
+        validation = evaluate(self.network.model, self.network.splits["validation"])
         return {"train_loss": train_split.loss, "validation_accuracy": validation.accuracy}
 
 

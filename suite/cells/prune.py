@@ -45,7 +45,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     """Find the method's ticket, check its count, train it if the method says so, and measure it."""
     method = load("suite.pruning.methods", config.method, "method")
     options = validated(method.Options, config.options, f"options.{config.method}")
-    splits = training_splits(context.places["data"], config.data.sha256, context.device)
+    splits = training_splits(context.places["data"], config.data.sha256, context.device, stream=context.stream)
     problem = Problem.of(
         config.model, splits, initialisation=config.recipe.initialisation, seed=config.seed, device=context.device
     )

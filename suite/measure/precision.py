@@ -58,7 +58,7 @@ def precision_as_json(source: NetworkSource, network: Network, seed: int) -> dic
     name = next(each for each, means in PRECISIONS.items() if means == used)
     if name == "float64":
         return {"precision": name, "rounding_bias": None}
-    few = network.with_train_examples(min(NUM_EXAMPLES, len(network.splits["train"][1])), seed)
+    few = network.with_train_examples(min(NUM_EXAMPLES, len(network.splits["train"].targets)), seed)
     coarse, fine = few.hessian(used.dtype, operands=used.operands), few.hessian("float64")
     probe = probe_vector(ProbeRequest(seed, 0, "rademacher", 1), fine.dim, torch.float64, fine.device)
     parts = ("relative_error", "curvature", "curvature_bias")

@@ -22,7 +22,7 @@ def quality_as_json(network: Network, loss_tolerance_nats: float) -> dict[str, f
     Cost: one forward pass over all examples.
     """
     train = network.splits["train"]
-    found = evaluate(network.model, *train)
+    found = evaluate(network.model, train)
     if not math.isfinite(found.loss):
         raise UserError(
             f"The mean loss is {found.loss}: the weights, finite as they are, have diverged. Expected: a finite loss. "

@@ -45,7 +45,7 @@ def magnitude_sweep(
             masks.prune_to(num_removed)
             values: dict[str, float] = {}
             for split in splits:
-                loss, accuracy = evaluate(network.model, *network.splits[split])
+                loss, accuracy = evaluate(network.model, network.splits[split])
                 values |= {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
             num_done += 1
             left_s = (time.monotonic() - begin_s) / num_done * (max_evaluations - num_done)

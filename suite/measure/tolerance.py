@@ -66,7 +66,7 @@ def search_to_tolerance(
         FileRefused: the map's folder holds runs of another network. OSError: it cannot be written.
     """
     order = MagnitudeOrder.of(network.weights())
-    num_examples = len(network.splits["train"][1])
+    num_examples = len(network.splits["train"].targets)
 
     def source_of(size: int) -> NetworkSource:
         return source.with_examples(None if size == num_examples else size, target.seed)

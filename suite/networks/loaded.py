@@ -15,14 +15,15 @@ from suite.curvature.allocation import hand_back_freed_memory
 from suite.curvature.arithmetic import Execution, Operands
 from suite.curvature.convexified import ConvexifiedOperator, correction
 from suite.curvature.lanczos import Progress
-from suite.curvature.memory import HAND_BACK_ABOVE_BYTES, Growths, MemoryPlan, memory_plan
+from suite.curvature.memory import HAND_BACK_ABOVE_BYTES, MAX_EXAMPLES_PER_BATCH, Growths, MemoryPlan, memory_plan
 from suite.curvature.operators import GaussNewtonOperator, HessianOperator, flatten_weights
+from suite.datasets import MOST_OF_FREE_MEMORY
 from suite.errors import UserError
 from suite.limits.tolerance import BATCH_SIZE, batch_loss_std
 from suite.network import prunable_weights
 from suite.problem import evaluate
 from suite.seeds import generator
-from suite.splits import Split, Splits
+from suite.splits import Examples, Split, Splits
 
 logger = logging.getLogger("suite.curvature")  # where plans are told
 
@@ -99,20 +100,20 @@ class Network:
         operands: Operands,
         may_keep_graphs: bool,
     ) -> Operator:
-        inputs, targets = (part.tensor_split(shard[1])[shard[0]] for part in self.splits[split][:2])
-        num_examples, normalisation = len(self.splits[split].targets), self.splits[split].normalisation
+        part, num_examples = self.splits[split], len(self.splits[split].targets)
         if shard[1] > 1:
             if shard[1] > num_examples:
                 raise UserError(
                     f"group_size={shard[1]} is too large for {num_examples} examples. Expected: at most {num_examples}."
                 )
-            inputs, targets = inputs.clone(), targets.clone()  # a view would keep all the data in the device's memory
-        part = Split(inputs, targets, normalisation)
-        if len(targets) <= _FEW:
-            return self._operator(kind, part, len(targets), num_examples, dtype, Execution(operands))
+            part = _shard(part, *shard)
+        num_here = len(part.targets)
+        if num_here <= _FEW:
+            return self._operator(kind, part, num_here, num_examples, dtype, Execution(operands))
         trial = self._operator(kind, part.part(slice(2)), 2, num_examples, dtype, Execution(operands))
         known = self.growths.setdefault((kind.__name__, dtype, operands, split), {})
-        plan = memory_plan(trial, len(targets), data_bytes=inputs.nbytes, may_keep_graphs=may_keep_graphs, known=known)
+        data_bytes = _data_bytes(part, trial.device)
+        plan = memory_plan(trial, num_here, data_bytes=data_bytes, may_keep_graphs=may_keep_graphs, known=known)
         _spare_the_heap(plan)
         execution = Execution(operands, keep_graphs=plan.num_kept_examples > 0)  # kept: same bits, less time
         operator = self._operator(kind, part, plan.examples_per_batch, num_examples, dtype, execution)
@@ -120,12 +121,12 @@ class Network:
         return operator
 
     def _operator(
-        self, kind: type[Operator], part: Split, size: int, num_examples: int, dtype: str, execution: Execution
+        self, kind: type[Operator], part: Examples, size: int, num_examples: int, dtype: str, execution: Execution
     ) -> Operator:
         return kind(
             self.model,
             list(prunable_weights(self.model)),
-            [(inputs, targets) for inputs, targets, _ in part.parts(size)],
+            part.pairs(size),
             DTYPES[dtype],
             num_examples=num_examples,
             normalisation=part.normalisation,
@@ -144,7 +145,7 @@ class Network:
                 f"{len(examples.targets)} examples make one batch of {BATCH_SIZE}; its loss has no spread. "
                 "Give --loss-tolerance (nats), or the option loss_tolerance_nats."
             )
-        losses = [evaluate(self.model, *batch).loss for batch in examples.parts(BATCH_SIZE)]
+        losses = [evaluate(self.model, batch).loss for batch in examples.parts(BATCH_SIZE)]
         num_lost = sum(not math.isfinite(loss) for loss in losses)
         if num_lost:
             raise UserError(
@@ -165,6 +166,29 @@ class Network:
         chosen = torch.randperm(most, generator=generator(seed, "examples"))[:num_examples].sort().values
         part = train.part(chosen.to(train.targets.device))
         return Network(self.model, {**self.splits, "train": part}, self.growths)
+
+
+def _shard(examples: Examples, rank: int, size: int) -> Examples:
+    """Return one of `size` runs that differ by one example at most; of a Split a copy: a view would keep all of it."""
+    share, larger = divmod(len(examples.targets), size)
+    begin = rank * share + min(rank, larger)
+    part = examples.between(begin, begin + share + (rank < larger))
+    return Split(part.inputs.clone(), part.targets.clone(), part.normalisation) if isinstance(part, Split) else part
+
+
+def _data_bytes(examples: Examples, device: torch.device) -> int:
+    """Return what inputs count for where batch sizes are chosen: the same whether they are streamed or not.
+
+    Rounding depends on batch sizes, so they may depend on the device's whole memory, but not on what is free. More than
+    suite.datasets.fits allows of the whole is streamed for certain: then two of the largest batches are there at once.
+    """
+    whole = examples.inputs_bytes
+    if device.type != "cuda":
+        return whole
+    total = torch.cuda.get_device_properties(device).total_memory
+    if whole <= MOST_OF_FREE_MEMORY * total:
+        return whole
+    return min(whole, 2 * MAX_EXAMPLES_PER_BATCH * whole // len(examples.targets))
 
 
 @contextmanager

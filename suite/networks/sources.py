@@ -10,7 +10,7 @@ from torch import nn
 
 from suite.curvature.arithmetic import Operands
 from suite.curvature.operators import HessianOperator
-from suite.datasets import splits_on, stored_splits, verified_dataset
+from suite.datasets import stored_splits, verified_splits
 from suite.errors import UserError, first_line
 from suite.network import ModelSpec, build_model, build_user_model, check_logits, prunable_weights
 from suite.networks.given import Array, given_examples
@@ -19,6 +19,8 @@ from suite.problem import as_state
 from suite.splits import Split
 from suite.state_dict import load_state, read_state
 from suite.store import CellId, Store
+
+_LOOKED_AT = 2048  # examples at a time
 
 
 class NetworkSource(Protocol):
@@ -82,8 +84,8 @@ class StoredNetwork:
         state = as_state(Store(self.folder).load(self.cell).arrays_under("weights"))
         model = build_model(self.model)
         load_state(model, state, str(Store(self.folder).path(self.cell)))
-        dataset = verified_dataset(self.data, self.data_sha256)
-        return Network(model.to(self.device).eval(), splits_on(dataset, self.device))
+        splits = verified_splits(self.data, self.data_sha256, self.device)
+        return Network(model.to(self.device).eval(), splits)
 
     def with_examples(self, num_examples: int | None, subset_seed: int) -> "StoredNetwork":
         """Return the same network over some of the examples."""
@@ -266,6 +268,8 @@ def _check_takes(network: Network, name: str) -> None:
     train = network.splits["train"]
     few = train.part(slice(2)).network_inputs()
     if not few.is_floating_point():  # a table of embeddings may be too short for a later example
-        extremes = torch.stack([train.inputs.argmin(), train.inputs.argmax()]) // train.inputs[0].numel()
-        few = torch.cat([few, train.inputs[extremes]])
+        for part in train.parts(_LOOKED_AT):
+            near = torch.cat([few[2:], part.inputs])
+            extremes = torch.stack([near.argmin(), near.argmax()]) // near[0].numel()
+            few = torch.cat([few[:2], near[extremes]])
     check_logits(network.model, few, int(train.targets.max()) + 1, name)

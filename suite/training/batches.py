@@ -1,12 +1,13 @@
 """Batches of a training by step: order and augmentation are functions of (seed, epoch)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from suite.seeds import generator
-from suite.splits import Split
+from suite.splits import Examples, Split
 from suite.study import Recipe
 from suite.training.augmentation import CropFlip, check_augmentation
 from suite.training.schedules import steps_per_epoch
@@ -23,24 +24,28 @@ class Batches:
             from generator(seed, "augmentation", e).
     """
 
-    examples: Split
+    examples: Examples
     recipe: Recipe
     seed: int
     _epoch: int = field(default=-1, init=False)
+    _next: int = field(default=-1, init=False)
+    _coming: Iterator[Split] = field(init=False)
     _order: Tensor = field(init=False)
     _augmentation: CropFlip | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Refuse an augmentation that these examples cannot have."""
-        check_augmentation(self.recipe.augmentation, self.examples.inputs.shape[1:])
+        check_augmentation(self.recipe.augmentation, self.examples.input_shape)
 
     def at(self, step: int) -> Split:
         """Return the batch of a step, pixels not yet normalised; the last one of an epoch may be smaller."""
         epoch, position = divmod(step, steps_per_epoch(self.recipe, len(self.examples.targets)))
+        first, size = position * self.recipe.batch_size, self.recipe.batch_size
         if epoch != self._epoch:
             self._draw(epoch)
-        index = self._order[position * self.recipe.batch_size : (position + 1) * self.recipe.batch_size]
-        batch = self.examples.part(index)
+        if step != self._next or position == 0:
+            self._coming = self.examples.batches(self._order[first:], size)
+        self._next, batch, index = step + 1, next(self._coming), self._order[first : first + size]
         return self._augmentation(batch, index) if self._augmentation else batch
 
     def _draw(self, epoch: int) -> None:

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from suite.network import PRUNABLE_MODULES, prunable_weights
 from suite.pruning.masks import Masks
-from suite.splits import Split
+from suite.splits import Examples
 
 BACKWARD_FACTOR = 3  # forward, gradient of the inputs, gradient of the weights: the same number of products each
 
 
-def forward_flops(model: nn.Module, examples: Split) -> dict[str, float]:
+def forward_flops(model: nn.Module, examples: Examples) -> dict[str, float]:
     """Return the operations of one example's forward pass, by prunable weight; a multiply-add counts two.
 
     Args:

@@ -187,7 +187,7 @@ def _record_epoch(
     values = {"epoch": float(epoch), "train_loss": train_loss, "learning_rate": rate}
     for name in ("validation", "test"):
         if name in splits:
-            evaluation = evaluate(model, *splits[name])
+            evaluation = evaluate(model, splits[name])
             values[f"{name}_loss"], values[f"{name}_accuracy"] = evaluation.loss, evaluation.accuracy
     for name, value in values.items():
         history.curves.setdefault(name, []).append(value)

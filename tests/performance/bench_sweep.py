@@ -75,7 +75,7 @@ class Peer:
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.mul_(masks[name])
-        found = {split: evaluate(model, *self.network.splits[split]) for split in SPLITS}
+        found = {split: evaluate(model, self.network.splits[split]) for split in SPLITS}
         self.seen[point] = {f"{split}_{name}": value for split in SPLITS
                             for name, value in found[split]._asdict().items()}  # fmt: skip
 

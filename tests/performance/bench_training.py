@@ -178,11 +178,11 @@ def accuracies(case: Case, device: str, ways: Ways, seeds: Sequence[int], epochs
             plain = PlainTraining(model, Images(inputs[:half], targets[:half], NORMALISATION), LEARNING_RATE, seed=seed)
             for _ in range(epochs):
                 plain.epoch()
-        found[PLAIN].append(evaluate(model, *test).accuracy)
+        found[PLAIN].append(evaluate(model, test).accuracy)
         for way in ways:
             model = network(case, device, seed)
             train(model, {"train": train_split}, recipe(way, ways, epochs), seed)
-            found[way].append(evaluate(model, *test).accuracy)
+            found[way].append(evaluate(model, test).accuracy)
     return found
 
 

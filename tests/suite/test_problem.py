@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from suite.network import ModelSpec
 from suite.problem import Problem, as_arrays, as_state, evaluate
 from suite.pruning.masks import masked
+from suite.splits import Split
 
 SPEC = ModelSpec(name="mlp", options={"hidden": [8]}, input_shape=(6,), num_classes=3)
 
@@ -25,7 +26,7 @@ def network() -> Any:
 def test_evaluation_is_the_plain_mean_over_all_examples(batch_size: int) -> None:
     model = network().double()
     inputs, targets = data(50)
-    found = evaluate(model, inputs, targets, batch_size=batch_size)
+    found = evaluate(model, Split(inputs, targets), batch_size=batch_size)
     hidden = np.maximum(inputs.numpy() @ model[1].weight.detach().numpy().T, 0)  # biases are zero
     logits = hidden @ model[3].weight.detach().numpy().T
     shifted = logits - logits.max(axis=1, keepdims=True)
@@ -40,7 +41,7 @@ def test_a_single_precision_network_is_summed_in_double() -> None:
     with torch.no_grad():
         logits = torch.cat([model(batch) for batch in torch.split(inputs, 2048)]).double()
     exact = nn.functional.cross_entropy(logits, targets)
-    assert evaluate(model, inputs, targets).loss == pytest.approx(float(exact), rel=1e-14)
+    assert evaluate(model, Split(inputs, targets)).loss == pytest.approx(float(exact), rel=1e-14)
 
 
 def test_evaluation_uses_running_statistics_and_leaves_no_trace() -> None:
@@ -50,13 +51,13 @@ def test_evaluation_uses_running_statistics_and_leaves_no_trace() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     inputs, targets = data(20, torch.float32)
-    found = evaluate(model, inputs, targets)
+    found = evaluate(model, Split(inputs, targets))
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     with torch.no_grad():
         logits = model.eval()(inputs)
     assert found.loss == pytest.approx(float(nn.functional.cross_entropy(logits, targets)), rel=1e-6)
-    assert evaluate(model, inputs, targets) == found
+    assert evaluate(model, Split(inputs, targets)) == found
     assert not model.training
 
 

@@ -100,7 +100,7 @@ def test_training_and_evaluation_give_the_same_bits(kept: Kept) -> None:
     def trained(splits: dict[str, Split]) -> tuple[History, dict[str, Tensor], list[Evaluation]]:
         model = network()
         history = train(model, splits, recipe, 0)
-        return history, model.state_dict(), [evaluate(model, *split, batch_size=37) for split in splits.values()]
+        return history, model.state_dict(), [evaluate(model, split, batch_size=37) for split in splits.values()]
 
     (history, state, evaluations), (other_history, other_state, other_evaluations) = both(kept, trained)
     assert history == other_history

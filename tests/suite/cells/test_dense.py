@@ -38,7 +38,7 @@ def test_the_metrics_are_those_of_the_stored_weights(committed: Any, plain: Cell
     problem = Problem.of(config.model, splits, initialisation="as_built", seed=9, device="cpu")
     problem.load(as_state(record.arrays_under("weights")))
     for name, split in splits.items():
-        loss, accuracy = evaluate(problem.model, *split)
+        loss, accuracy = evaluate(problem.model, split)
         assert record.metrics[f"{name}_loss"].value == loss
         assert record.metrics[f"{name}_accuracy"].value == accuracy
 

@@ -12,6 +12,7 @@ from suite.limits.removal import MagnitudeOrder
 from suite.network import build_model
 from suite.plan import Cell
 from suite.problem import as_state, evaluate
+from suite.splits import Split
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_one_shot_pruning_is_the_plain_removal_of_the_smallest(committed: Any, c
         pruned[order.order[: order.num_removed(float(sparsity))]] = 0
         flat = torch.from_numpy(pruned).float()
         model.load_state_dict(state | {"1.weight": flat[:48].view(8, 6), "3.weight": flat[48:].view(3, 8)})
-        assert evaluate(model, *splits["train"]).loss == pytest.approx(loss, rel=1e-12)
+        assert evaluate(model, splits["train"]).loss == pytest.approx(loss, rel=1e-12)
 
 
 def test_a_search_asks_for_few_evaluations_and_counts_its_steps(committed: Any, cell: Cell) -> None:
@@ -101,7 +102,7 @@ def test_the_tolerance_is_the_spread_of_batch_losses(committed: Any, cell: Cell,
     inputs, targets, _ = training_splits(tiny_data, read_dataset(tiny_data).sha256, "cpu")["train"]
     model = build_model(Config.model_validate(cell.config, strict=False).model)
     model.load_state_dict(as_state(committed.store.load(cell.inputs["dense"]).arrays_under("weights")))
-    batches = [evaluate(model, inputs[part], targets[part]).loss for part in (slice(0, 128), slice(128, None))]
+    batches = [evaluate(model, Split(inputs[part], targets[part])).loss for part in (slice(0, 128), slice(128, None))]
     found = committed.record(cell).metrics["loss_tolerance_nats"].value
     assert found == pytest.approx(abs(batches[0] - batches[1]) / 2, rel=1e-9)
 

@@ -32,7 +32,7 @@ def by_brute_force(network: Network, num_points: int) -> dict[str, list[float]]:
         masks = keep_top_globally({name: weight.abs() for name, weight in weights.items()}, num_keep)
         model.load_state_dict(masked(model.state_dict(), masks))
         for split, examples in network.splits.items():
-            loss, accuracy = evaluate(model, *examples)
+            loss, accuracy = evaluate(model, examples)
             found.setdefault(f"{split}_loss", []).append(loss)
             found.setdefault(f"{split}_accuracy", []).append(accuracy)
     return found

@@ -56,7 +56,7 @@ def test_a_training_in_bfloat16_learns_and_is_evaluated_in_float32(recipe: Make)
     model, data = network(), splits()
     history = train(model, data, recipe(epochs=8, batch_size=16, learning_rate=0.05, precision="bfloat16"), 0)
     assert history.curves["test_accuracy"][-1] > 0.9
-    last = evaluate(model, *data["test"])
+    last = evaluate(model, data["test"])
     assert (history.curves["test_loss"][-1], history.curves["test_accuracy"][-1]) == last
     with torch.no_grad():
         logits = model.eval()(data["test"].inputs)

@@ -233,7 +233,7 @@ def test_curves_have_a_point_per_epoch_and_are_what_they_say(recipe: Make) -> No
     assert {len(values) for values in history.curves.values()} == {3}
     assert history.curves["epoch"] == [1, 2, 3]
     assert history.curves["learning_rate"] == [learning_rate(made, step, 9) for step in (2, 5, 8)]
-    last = evaluate(model, *data["test"])
+    last = evaluate(model, data["test"])
     assert (history.curves["test_loss"][-1], history.curves["test_accuracy"][-1]) == last
 
 
@@ -241,7 +241,7 @@ def test_the_train_loss_of_an_epoch_is_the_mean_over_its_examples(recipe: Make) 
     # With a vanishing rate the network stands still, so batches of any size add up to the loss of the whole.
     model, data = network(), splits()
     history = train(model, data, recipe(epochs=1, batch_size=20, learning_rate=1e-12), 0)
-    assert history.curves["train_loss"][0] == pytest.approx(evaluate(model, *data["train"]).loss, rel=1e-6)
+    assert history.curves["train_loss"][0] == pytest.approx(evaluate(model, data["train"]).loss, rel=1e-6)
 
 
 def test_splits_that_are_not_there_have_no_curves(recipe: Make) -> None:
@@ -261,7 +261,7 @@ def test_batch_normalisation_trains_on_batches_and_is_evaluated_on_running_stati
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
     data = splits()
-    before = evaluate(model, *data["train"]).loss
+    before = evaluate(model, data["train"]).loss
     history = train(model, data, recipe(epochs=5, batch_size=25, learning_rate=0.3), 0)
     assert int(model.get_buffer("1.num_batches_tracked")) == 10  # evaluations in between are not among them
     with torch.no_grad():
@@ -269,7 +269,7 @@ def test_batch_normalisation_trains_on_batches_and_is_evaluated_on_running_stati
     assert history.curves["test_loss"][-1] == pytest.approx(
         float(nn.functional.cross_entropy(logits, data["test"][1])), rel=1e-6
     )
-    assert evaluate(model, *data["train"]).loss < before
+    assert evaluate(model, data["train"]).loss < before
 
 
 def test_frozen_parameters_stay(recipe: Make) -> None:
