@@ -1,7 +1,6 @@
 """Examples whose inputs stay in their file, for data sets that do not fit: the same batches, read one ahead.
 
-Cost: on two cores of a busy machine, random batches of 128 images of 64 x 64 pixels from gzipped chunks of five: see
-tests/performance/bench_streaming.py.
+Cost: decoding every chunk that a batch touches; tests/performance/bench_streaming.py measures it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

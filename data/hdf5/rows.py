@@ -12,7 +12,7 @@ import numpy.typing as npt
 from data.hdf5.guard import HDF5_ERRORS
 from data.hdf5.refusal import refusal
 
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 4 << 20
 
 
 class StoredRows:
@@ -61,7 +61,7 @@ class StoredRows:
             begin = end
 
     def blocks(self) -> Iterator[npt.NDArray[Any]]:
-        """Yield all rows in their order, some whole chunks at a time, about 16 MiB."""
+        """Yield all rows in their order, some whole chunks at a time, about 4 MiB."""
         chunk_bytes = self._rows_per_chunk * max(1, self.nbytes // max(1, len(self)))
         size = self._rows_per_chunk * max(1, _BLOCK_BYTES // chunk_bytes)
         for begin in range(0, len(self), size):
