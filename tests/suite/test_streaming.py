@@ -177,10 +177,10 @@ def test_a_pass_that_is_left_leaves_no_thread(both: Both) -> None:
 def test_a_chunk_that_is_damaged_later_ends_the_pass(tmp_path: Path) -> None:
     path, draw = tmp_path / "images.h5", np.random.default_rng(0)
     with h5py.File(path, "w") as file:  # more than HDF5 keeps decoded
-        inputs = draw.integers(0, 256, (1000, 3, 32, 32), dtype=np.uint8)
+        inputs = draw.integers(0, 256, (5000, 3, 32, 32), dtype=np.uint8)
         layout: dict[str, Any] = {"compression": "gzip", "fletcher32": True, "chunks": (10, 3, 32, 32)}
         file.create_dataset("train/inputs", data=inputs, **layout)
-        file["train/targets"] = np.arange(1000) % 3
+        file["train/targets"] = np.arange(5000) % 3
     with h5py.File(path) as file:
         first = file["train/inputs"].id.get_chunk_info(0)
     train_split = stored_splits(path, "cpu", stream=True)["train"]
