@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from espalier.study_commands import Folder, OwnProfile, Workers, launcher_called, queue_and_tell, run_and_report
-from espalier.terminal import complain, num_processors, resumable
+from espalier.terminal import complain, num_workers, resumable
 
 if TYPE_CHECKING:
     from launchers._profile import Profile
@@ -127,7 +127,7 @@ def retry(
         queue_and_tell(again, folder, chosen)
     elif run_on is not None:
         let_go(plan, found.cells, Store(folder), {each.name for each in submissions(folder)})
-        run_and_report(again, folder, run_on, workers or num_processors())
+        run_and_report(again, folder, run_on, workers or num_workers())
 
 
 @app.command(epilog="Example: espalier cancel /shared/me/quickstart")

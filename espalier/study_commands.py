@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from espalier.terminal import SOME_FAILED, command, complain, num_processors, resumable
+from espalier.terminal import SOME_FAILED, command, complain, num_workers, resumable
 
 if TYPE_CHECKING:
     from launchers._profile import Profile
@@ -27,7 +27,14 @@ OwnProfile = Annotated[
         "--profile", help="How to queue on your cluster (see `espalier profiles`), or the path of a TOML file."
     ),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Cells at a time; by default one per processor.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Cells at a time, with --launcher ray; by default one per GPU, or without any one per processor. Where "
+        "there are more than GPUs, cells that train share a GPU; those that measure curvature take a whole one.",
+    ),
+]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a dotted key of the study or its tasks.")
 ]
@@ -60,7 +67,7 @@ def run(
         check_folder_name(folder)
     with removed_if_refused(folder):
         _make_folder(plan, folder)
-        run_and_report(plan, folder, run_on, workers or num_processors())
+        run_and_report(plan, folder, run_on, workers or num_workers())
 
 
 @app.command(epilog="Example: espalier submit quickstart --profile devcluster --out /shared/me/quickstart")

@@ -53,6 +53,13 @@ def num_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def num_workers() -> int:
+    """Return how many cells run at a time where nobody says it: one per GPU, or without any one per processor."""
+    import torch
+
+    return torch.cuda.device_count() or num_processors()
+
+
 @contextmanager
 def resumable(left: str = "") -> Iterator[None]:
     """Turn an interrupt into one line that says how to go on.

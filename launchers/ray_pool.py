@@ -22,11 +22,14 @@ from suite.store import Store
 
 NAME = "ray"
 DESCRIPTION = "a private Ray on this machine: cells in parallel, probes of a spectrum as actors"
+RAY_UNITS = 10_000  # the parts of a GPU that Ray counts
 MAX_ATTEMPTS = 3  # tries per cell when its worker dies; an error inside the cell is not tried again
 
 
 def run(plan: Plan, folder: Path, *, workers: int, report: Report) -> list[Outcome]:
     """Run all cells of a plan that are not committed yet, up to `workers` at a time.
+
+    Where there are more workers than GPUs, small cells are packed: each takes a share of one GPU, see gpu_share.
 
     Args:
         plan: what to run.
@@ -45,6 +48,23 @@ def run(plan: Plan, folder: Path, *, workers: int, report: Report) -> list[Outco
         with ray_session(workers * threads, torch.cuda.device_count()) as ray:
             _Pool(ray, schedule, folder, workers, report).drain()
     return [schedule.outcomes[cell.id.key] for cell in plan.cells]
+
+
+def gpu_share(kind: str, workers: int, num_gpus: int) -> float:
+    """Return how much of a GPU a cell takes: all of one, or so little that all workers find a place.
+
+    A share is one whole GPU divided by a whole number, so that none of them spans two.
+
+    Args:
+        kind: of cell; one that plans with all the memory of a GPU gets all of it, and waits for it.
+        workers: cells at a time.
+        num_gpus: of this machine.
+    """
+    if not num_gpus:
+        return 0
+    shares = getattr(load("suite.cells", kind, "kind of cell"), "SHARES_GPU", False)
+    cells_per_gpu = math.ceil(workers / num_gpus) if shares else 1
+    return math.floor(RAY_UNITS / cells_per_gpu) / RAY_UNITS
 
 
 @dataclass
@@ -80,15 +100,16 @@ class _Pool:
 
     def _start(self, cell: Cell) -> None:
         self.attempts[cell.id.key] = self.attempts.get(cell.id.key, 0) + 1
-        gpus = 1 if torch.cuda.device_count() else 0
+        num_gpus = torch.cuda.device_count()
         sharded = load("suite.cells", cell.id.kind, "kind of cell").SHARDED
         # Other cells may hold all CPUs for hours: actors wait for their place as long as it takes.
         patience = Patience(hire_s=math.inf)
-        number = gpus * torch.cuda.device_count() or self.workers
-        probe_map = RayProbeMap(number, cell.threads, gpus, patience=patience)
+        probe_map = RayProbeMap(num_gpus or self.workers, cell.threads, min(1, num_gpus), patience=patience)
         # A sharded cell only waits for its actors, which take the CPUs; if it held one, two could block each other.
         task = self.ray.remote(max_retries=0)(_attempt).options(
-            num_cpus=0 if sharded else cell.threads, num_gpus=0 if sharded else gpus, name=cell.title
+            num_cpus=0 if sharded else cell.threads,
+            num_gpus=0 if sharded else gpu_share(cell.id.kind, self.workers, num_gpus),
+            name=cell.title,
         )
         assignment = Assignment(self.name, str(self.attempts[cell.id.key]))
         arguments = (cell, str(self.folder), probe_map if sharded else None, self.reader.board, assignment)

@@ -19,6 +19,7 @@ from suite.training.loop import History, train
 
 VERSION = 1
 SHARDED = False
+SHARES_GPU = True
 
 
 class Config(Settings):

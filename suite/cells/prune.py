@@ -22,6 +22,7 @@ from suite.training.loop import History, train
 
 VERSION = 1
 SHARDED = False
+SHARES_GPU = True
 
 
 class Config(Settings):

@@ -8,6 +8,8 @@ import pytest
 
 from launchers import inline, ray_pool
 from launchers._events import Advanced, Finished, Started
+from launchers.ray_pool import gpu_share
+from suite.extensions import available
 from suite.plan import Plan
 from suite.planner import make_plan
 from suite.progress import standings
@@ -109,3 +111,65 @@ def test_a_cell_that_always_kills_its_worker_fails_after_its_tries(
 
 def test_the_environment_is_as_before(small_plan: Plan) -> None:
     assert not {name for name in os.environ if name.startswith("RAY_AUTH")}
+
+
+# A user's network that is built once three processes have begun to build it.
+MEETING_MODEL = """
+import os, time
+from pathlib import Path
+from torch import nn
+
+def build():
+    here = Path(__file__).parent
+    if (here / "meet").exists():
+        (here / f"here-{os.getpid()}").touch()
+        end = time.monotonic() + 90
+        while len(list(here.glob("here-*"))) < 3:
+            assert time.monotonic() < end, "the others did not come"
+            time.sleep(0.05)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+@pytest.mark.slow
+def test_cells_at_a_time_are_more_than_gpus(
+    tmp_path: Path, run_with: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meeting_network.py").write_text(MEETING_MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(ray_pool.torch.cuda, "device_count", lambda: 1)  # Ray counts GPUs, and looks for none
+    settings = (
+        'methods=["random"]',
+        "sparsities=[0.5]",
+        "seeds=[0, 1, 2]",
+        "analyses=[]",
+        "training.epochs=1",
+        'model="meeting_network:build"',
+        "model_options={}",
+    )
+    try:
+        plan = make_plan(*read_study("quickstart", settings))
+        (tmp_path / "meet").touch()
+        run = run_with(ray_pool, plan, tmp_path / "ray", workers=3)
+    finally:
+        sys.modules.pop("meeting_network", None)
+    assert {(outcome.status, outcome.message) for outcome in run.outcomes} == {("done", "")}
+    assert len(list(tmp_path.glob("here-*"))) >= 3
+
+
+@pytest.mark.parametrize("num_gpus", [1, 2, 3, 8])
+@pytest.mark.parametrize("workers", range(1, 40))
+def test_all_workers_find_a_place_and_no_share_spans_two_gpus(workers: int, num_gpus: int) -> None:
+    share = gpu_share("dense", workers, num_gpus)
+    units = round(share * ray_pool.RAY_UNITS)
+    assert units / ray_pool.RAY_UNITS == share
+    cells_per_gpu = ray_pool.RAY_UNITS // units
+    assert num_gpus * (cells_per_gpu - 1) < max(workers, num_gpus) <= num_gpus * cells_per_gpu
+    assert gpu_share("prune", workers, num_gpus) == share
+
+
+def test_without_gpus_nothing_is_shared_and_curvature_shares_nothing() -> None:
+    assert gpu_share("dense", 7, 0) == gpu_share("limit", 7, 0) == 0
+    alone = {kind for kind in available("suite.cells") if gpu_share(kind, 7, 2) == 1}
+    assert alone == set(available("suite.cells")) - {"dense", "prune"}
