@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 from pydantic import BaseModel
 
 from data._dataset import write_dataset
-from data._stored import StoredSplit
+from data._stored import StoredSplit, check, digest
 from data.archives import Official, Prepared, Tell
 from data.archives import prepare as prepare_archive
 from data.hdf5 import FileRefused, open_sealed, refusal, sweep
@@ -40,6 +40,27 @@ class DatasetModule(Protocol):
 
     def build(self, *options: Any) -> tuple[dict[str, StoredSplit], Mapping[str, Any]]:
         """Return splits and attributes for `write_dataset`; the same numbers on every machine."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a data set's file will hold, known before it exists, so that a study can be planned without it.
+
+    Attributes:
+        input_shape: of one example.
+        num_classes: class numbers are below it.
+        num_examples: of each split.
+        dtype: of the inputs as they are stored: "uint8" for pixels.
+        sha256: of the numbers; None where they have to be prepared from an archive.
+        command: that prepares them; empty where the file is written on first use.
+    """
+
+    input_shape: tuple[int, ...]
+    num_classes: int
+    num_examples: Mapping[str, int]
+    dtype: str
+    sha256: str | None = None
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,6 +240,33 @@ def _digest(name: str, options: BaseModel) -> str:
     content = {"version": vars(_module(name))["VERSION"], "options": options.model_dump(mode="json")}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def expected(name: str, options: BaseModel | None = None) -> Expectation:
+    """Return what a data set's file will hold; nothing is written.
+
+    Args:
+        name: the file in data/.
+        options: see describe.
+
+    Raises:
+        UnknownDataset: no such data set.
+        TypeError: these are not its options.
+
+    Cost: what needs no archive is built in memory.
+    """
+    chosen, official = _options(name, options), describe(name, options).archive
+    if official is not None:
+        sizes = {"validation": official.num_validation, "test": official.num_examples["test"]}
+        sizes["train"] = official.num_examples["train"] - official.num_validation
+        return Expectation(
+            official.image_shape, official.num_classes, sizes, "uint8", command=prepare_command(name, official)
+        )
+    splits, attributes = _module(name).build(*(() if chosen is None else (chosen,)))
+    stored = check(dataset_path(name, options), splits, attributes)
+    train = stored.splits["train"].inputs
+    sizes = {split: len(examples.targets) for split, examples in stored.splits.items()}
+    return Expectation(train.shape[1:], stored.num_classes, sizes, str(train.dtype), digest(stored))
 
 
 def _folder() -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from espalier.dry_run import tell_plan
 from espalier.terminal import SOME_FAILED, command, complain, num_workers, resumable
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ Smoke = Annotated[
         help="Only try every cell: a few steps on generated data, in a folder of its own: its name with -smoke.",
     ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print cells, time, memory and disk, measured here, and do nothing.")
+]
+Tflops = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="With --dry-run: what the GPU you mean sustains, in TFLOP/s; hours are then its own."),
+]
 
 
 @app.command(epilog="Example: espalier run quickstart --launcher ray --workers 2 --set training.epochs=20")
@@ -56,12 +64,21 @@ def run(
     workers: Workers = None,
     override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
     smoke: Smoke = False,
+    dry_run: DryRun = False,
+    tflops: Tflops = None,
 ) -> None:
     """Run whatever is missing of a study, collect it, and write its report."""
     from launchers._folder_name import check_folder_name
     from launchers._fresh_folder import removed_if_refused
+    from launchers._profile import read_profile
 
     run_on = launcher_called(launcher, profile)
+    if dry_run:
+        chosen = None if profile is None else read_profile(profile)
+        at_once = 1 if launcher == "inline" else workers
+        tell_plan(study, override, out, tflops=tflops, workers=at_once, profile=chosen)
+        return
+    _refuse_tflops(tflops)
     plan, folder = _planned(study, override, out, is_smoke=smoke)
     if launcher == "slurm":
         check_folder_name(folder)
@@ -77,6 +94,8 @@ def submit(
     out: Out = None,
     override: Settings = [],  # noqa: B006  typer reads the default, nobody changes it
     smoke: Smoke = False,
+    dry_run: DryRun = False,
+    tflops: Tflops = None,
 ) -> None:
     """Queue whatever is missing of a study on a Slurm cluster, and return."""
     from launchers._folder_name import check_folder_name
@@ -85,6 +104,10 @@ def submit(
     from launchers._slurm_cluster import require_slurm
 
     chosen = read_profile(profile)
+    if dry_run:
+        tell_plan(study, override, out, tflops=tflops, workers=None, profile=chosen)
+        return
+    _refuse_tflops(tflops)
     require_slurm()
     plan, folder = _planned(study, override, out, is_smoke=smoke)
     check_folder_name(folder)
@@ -167,6 +190,18 @@ def launcher_called(launcher: str, profile: str | None) -> Callable[..., "list[O
     if profile is None:
         raise UserError(f"--launcher {launcher} needs --profile P. See: espalier profiles")
     return partial(chosen.run, profile=read_profile(profile))
+
+
+def _refuse_tflops(tflops: float | None) -> None:
+    """Refuse what only a dry run reads.
+
+    Raises:
+        UserError: it is given.
+    """
+    from suite.errors import UserError
+
+    if tflops is not None:
+        raise UserError(f"--tflops {tflops:g} is for an estimate. Expected: with --dry-run.")
 
 
 def _planned(study: str, override: list[str], out: Path | None, *, is_smoke: bool) -> "tuple[Plan, Path]":

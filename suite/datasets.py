@@ -38,6 +38,10 @@ class Located:
     input_dtype: torch.dtype  # as a network takes them
     num_classes: int
     num_train: int
+    num_validation: int
+    num_test: int
+    is_pixels: bool  # as they are stored
+    missing: str = ""  # how the file comes to be, where there is none yet
 
 
 def locate(name_or_path: str, options: Mapping[str, Any] | None = None) -> Located:
@@ -58,7 +62,44 @@ def locate(name_or_path: str, options: Mapping[str, Any] | None = None) -> Locat
     spec = DataSpec(name=path.stem, sha256=dataset.sha256)
     train = _splits_on(dataset, "cpu")["train"]
     input_dtype = train.part(slice(1)).network_inputs().dtype
-    return Located(spec, path, dataset.input_shape, input_dtype, dataset.num_classes, len(train.targets))
+    return Located(
+        spec,
+        path,
+        dataset.input_shape,
+        input_dtype,
+        dataset.num_classes,
+        num_train=len(train.targets),
+        num_validation=len(dataset.splits["validation"]),
+        num_test=len(dataset.splits["test"]),
+        is_pixels=dataset.moments is not None,
+    )
+
+
+def located_or_expected(name_or_path: str, options: Mapping[str, Any] | None = None) -> Located:
+    """Find a data set, writing nothing: where its file is missing, what it will hold.
+
+    A digest of zeros stands for one that is not known before the data set is prepared: cells have other keys then.
+
+    Args, Raises: those of locate.
+    """
+    chosen = _checked_options(name_or_path, options or {})
+    if is_path(name_or_path) or data.dataset_path(name_or_path, chosen).exists():
+        return locate(name_or_path, options)
+    found, path = data.expected(name_or_path, chosen), data.dataset_path(name_or_path, chosen)
+    is_pixels = found.dtype == "uint8"
+    takes_floats = is_pixels or found.dtype.startswith("float")
+    return Located(
+        DataSpec(name=path.stem, sha256=found.sha256 or "0" * 64),
+        path,
+        found.input_shape,
+        torch.float32 if takes_floats else getattr(torch, found.dtype),
+        found.num_classes,
+        num_train=found.num_examples["train"],
+        num_validation=found.num_examples["validation"],
+        num_test=found.num_examples["test"],
+        is_pixels=is_pixels,
+        missing=found.command or "written on first use",
+    )
 
 
 def stand_in(name_or_path: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:

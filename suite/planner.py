@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from types import ModuleType
 from typing import Any
@@ -22,15 +22,22 @@ from suite.study import Recipe, Study, Task
 from suite.training.augmentation import check_augmentation
 from suite.training.schedules import num_steps
 
+Finder = Callable[[Task], Located]
 
-def make_plan(study: Study, tasks: Mapping[str, Task]) -> Plan:
+
+def make_plan(study: Study, tasks: Mapping[str, Task], find: Finder | None = None) -> Plan:
     """Expand a study into its cells.
+
+    Args:
+        study: what was asked for.
+        tasks: those that it names.
+        find: finds a task's data set; by default `locate`, which writes what needs no archive.
 
     Raises:
         UserError: an unknown method, analysis, model or option, with the nearest known name.
     """
     check_names(study)
-    planner = Planner(study)
+    planner = Planner(study, find)
     for task in tasks.values():
         for seed in study.seeds:
             for method in study.methods:
@@ -70,9 +77,10 @@ def checked_options(study: Study, task: Task, name: str, module: ModuleType) -> 
 class Planner:
     """Collects cells; asking twice for the same cell gives the same one."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, find: Finder | None = None) -> None:
         """Start with no cells."""
         self.study = study
+        self._find = find or _located
         self.cells: dict[str, Cell] = {}
         self.rows: list[PlannedRow] = []
         self._located: dict[str, tuple[Located, ModelSpec, int]] = {}
@@ -90,7 +98,7 @@ class Planner:
     def network(self, task: Task) -> tuple[Located, ModelSpec, int]:
         """Return a task's data set, its model's spec and the number of prunable weights."""
         if task.name not in self._located:
-            located = locate(task.data, task.data_options)
+            located = self._find(task)
             spec = model_spec(task.model, task.model_options, located.input_shape, located.num_classes)
             self._located[task.name] = (located, spec, num_prunable(spec, located.input_dtype))
         return self._located[task.name]
@@ -197,6 +205,10 @@ class Planner:
             chain.append((cell, kept))
             inputs["previous"] = cell
         return chain
+
+
+def _located(task: Task) -> Located:
+    return locate(task.data, task.data_options)
 
 
 def kept_count(num_weights: int, sparsity: float) -> int:

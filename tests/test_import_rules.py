@@ -33,7 +33,7 @@ ALLOWED = {
     "espalier": ("data", "suite", "launchers", "reports"),
 }
 # From the innermost out: each may import those before it.
-LAYERS = ("suite.curvature", "suite.limits", "suite.networks", "suite.measure", "suite.cells")
+LAYERS = ("suite.curvature", "suite.limits", "suite.networks", "suite.measure", "suite.estimate", "suite.cells")
 LAZY = ("ray", "submitit", "altair")  # imported inside the function that needs them
 VAGUE = ("utils", "util", "helpers", "helper", "common", "misc", "tools")
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from suite.cells._context import Context
 from suite.datasets import DataSpec, training_splits
+from suite.estimate.work import Guess, Sizes, Work, trained_network_bytes, training_work
 from suite.network import ModelSpec
 from suite.problem import Problem, as_arrays, evaluate
 from suite.record import Metric, Record
@@ -58,6 +59,13 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         arrays=as_arrays(initial, "initial") | as_arrays(problem.state(), "weights"),
         cost={"gradient_steps": history.num_steps, "train_flops": flops},
     )
+
+
+def work(config: Config, sizes: Sizes) -> Work:
+    """Count one training, with the initial and the trained weights on disk."""
+    training = training_work(config.recipe, sizes, stop_step=config.stop_step)
+    disk_bytes = trained_network_bytes(sizes, num_states=2)
+    return Work((training,), Guess.exactly(sizes.num_examples), disk_bytes=disk_bytes)
 
 
 def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:

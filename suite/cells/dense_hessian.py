@@ -16,6 +16,7 @@ from suite.curvature.dense import MAX_DIM, dense_hessian, eigendecomposition
 from suite.curvature.quadrature import atoms
 from suite.datasets import DataSpec
 from suite.errors import UserError
+from suite.estimate.work import Guess, Sizes, Work, file_bytes
 from suite.extensions import load
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.exact import exact_delta_measure
@@ -103,6 +104,15 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
     metrics["num_zero_rows"] = Metric(spectrum.num_zero_rows, "weights")
     return Record(metrics=metrics, arrays={"eigenvalues": eigenvalues}, cost={"matvecs": float(operator.num_matvecs)})
+
+
+def work(config: Config, sizes: Sizes) -> Work:
+    """Count a product for each weight, fewer where rows are zero, and the eigendecomposition."""
+    dim = sizes.num_prunable
+    evaluated = Guess.exactly(0 if config.loss_tolerance_nats else sizes.num_train)
+    products = Guess(0.5 * dim, dim + 1, dim + 1)
+    disk_bytes = file_bytes(1, 36, 7.6 * dim)
+    return Work((), evaluated, products, "float64", matrix_dim=dim, disk_bytes=disk_bytes)
 
 
 def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:

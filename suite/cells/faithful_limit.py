@@ -14,9 +14,10 @@ from suite.cells.limit import Options as LimitOptions
 from suite.cells.row_norms import row_arrays
 from suite.cells.spectrum import stored_network, tridiagonal_arrays
 from suite.datasets import DataSpec
+from suite.estimate.work import Guess, Sizes, Work, file_bytes
 from suite.extensions import load
 from suite.limits.estimate import LimitEstimate
-from suite.limits.faithful import NUM_LANCZOS_STEPS, FaithfulLimit
+from suite.limits.faithful import NUM_LANCZOS_STEPS, NUM_ROWS, FaithfulLimit
 from suite.limits.predict import Prediction
 from suite.measure.published_recipe import published_recipe
 from suite.network import ModelSpec
@@ -91,6 +92,14 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         cost={"matvecs": float(operator.num_matvecs)},
         timings={"probes_s": found.result.seconds},
     )
+
+
+def work(config: Config, sizes: Sizes) -> Work:
+    """Count one probe, and the rows that networks with convolutions are looked at by."""
+    steps = config.num_lanczos_steps
+    evaluated = Guess.exactly(0 if config.loss_tolerance_nats else sizes.num_train)
+    products = Guess(steps, steps + min(NUM_ROWS, sizes.num_prunable), steps + min(NUM_ROWS, sizes.num_prunable))
+    return Work((), evaluated, products, config.dtype, num_rows=steps, disk_bytes=file_bytes(12, 8, 16 * products[2]))
 
 
 def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:

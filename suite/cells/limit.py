@@ -13,6 +13,7 @@ from suite.cells._predictions import NOT_DEFINED, prediction_metrics, prediction
 from suite.cells._search import fixed_and_chosen, search_metrics_of
 from suite.cells.spectrum import finite_measure, stored_network
 from suite.datasets import DataSpec
+from suite.estimate.work import Guess, Sizes, Work, file_bytes, training_work
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.measured import MeasuredLimit, coarse_to_fine
 from suite.limits.predict import lanczos_delta_measure, predict
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 VERSION = 5  # re-orthogonalised once where that is enough, rows of the basis in blocks
 SHARDED = False
 PRIORITY = 5
+# Evaluations of both criteria on one curve: 34 on a monotone one, 47 on digits. Runs from removed weights at three loss
+# tolerances: 11 or 12 on digits.
+_EVALUATIONS, _REMOVED_RUNS = (34.0, 47.0), Guess(6, 12, 24)
 
 
 class Options(Settings):
@@ -146,6 +150,21 @@ def _predicted(
     record = Record(metrics=prediction_metrics(predictions, "slq"), cost={"matvecs": float(operator.num_matvecs)})
     record.metrics["loss_tolerance_nats"] = Metric(tolerance, "nats")
     return record
+
+
+def work(config: Config, sizes: Sizes) -> Work:
+    """Count evaluations with and without fine-tuning, and runs from removed weights; how many is known by a range."""
+    evaluations = Guess(*_EVALUATIONS, 2.0 * config.max_evaluations)
+    each = training_work(config.fine_tune_recipe, sizes, evaluates=False)
+    steps = config.num_lanczos_steps
+    return Work(
+        (each._replace(times=evaluations),),
+        evaluations.times(2 * (sizes.num_train + sizes.num_validation)),
+        Guess.exactly(0) if steps is None else _REMOVED_RUNS.times(steps),
+        config.dtype,
+        num_rows=steps or 0,
+        disk_bytes=file_bytes(6, 36, 16 * evaluations.likely),
+    )
 
 
 def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:

@@ -8,10 +8,11 @@ import torch
 from suite.cells._context import Context
 from suite.cells.dense import history_curves, trained_metrics
 from suite.datasets import DataSpec, training_splits
+from suite.estimate.work import Guess, Sizes, Work, trained_network_bytes, training_work
 from suite.extensions import load
 from suite.network import ModelSpec
 from suite.problem import Problem, as_arrays, as_state
-from suite.pruning.contract import Search, Ticket
+from suite.pruning.contract import Search, Ticket, planned_trainings
 from suite.pruning.masks import Masks, num_kept, pack, unpack
 from suite.record import Metric, Record
 from suite.strict import Settings, validated
@@ -66,6 +67,18 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
             stage=context.trainings.stage("training"),
         )
     return _record(config, inputs, problem, ticket, history)
+
+
+def work(config: Config, sizes: Sizes) -> Work:
+    """Count the trainings that the method says it needs; masks save no time."""
+    method = load("suite.pruning.methods", config.method, "method")
+    options = validated(method.Options, config.options, f"options.{config.method}")
+    planned = planned_trainings(method, config.recipe, config.fine_tune_recipe, options)
+    trainings = [
+        training_work(each.recipe, sizes, start_step=each.start_step, evaluates=not each.is_search) for each in planned
+    ]
+    disk_bytes = trained_network_bytes(sizes, num_states=1, num_keep=config.num_keep)
+    return Work(tuple(trainings), Guess.exactly(sizes.num_examples), disk_bytes=disk_bytes)
 
 
 def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:

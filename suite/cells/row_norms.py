@@ -10,6 +10,7 @@ from suite.cells._context import Context
 from suite.cells.spectrum import stored_network
 from suite.curvature.rows import SampledRows, sample_row_norms
 from suite.datasets import DataSpec
+from suite.estimate.work import Guess, Sizes, Work, file_bytes
 from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
@@ -84,6 +85,13 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         arrays=row_arrays(rows),
         cost={"matvecs": float(operator.num_matvecs)},
     )
+
+
+def work(config: Config, sizes: Sizes) -> Work:
+    """Count a product for each row."""
+    del sizes
+    products = Guess.exactly(config.num_rows)
+    return Work((), products=products, dtype=config.dtype, disk_bytes=file_bytes(4, 4, 32 * config.num_rows))
 
 
 def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:

@@ -18,6 +18,7 @@ from suite.curvature.quadrature import SpectralMeasure, measure_of_tridiagonals
 from suite.curvature.slq import ProbeResult, slq
 from suite.datasets import DataSpec
 from suite.errors import UserError
+from suite.estimate.work import Guess, Sizes, Work, file_bytes
 from suite.extensions import load
 from suite.network import ModelSpec
 from suite.networks.sources import StoredNetwork
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 VERSION = 5  # re-orthogonalised once where that is enough, rows of the basis in blocks
 SHARDED = True
 PRIORITY = 5
+# Of a search to a tolerance, for an estimate alone: most ended with a few runs of some hundred steps, two of 32 is the
+# least. Guesses.
+_FIRST_STEPS, _LIKELY_STEPS, _LIKELY_RUNS = 32, 192, 5
 
 
 class Options(Settings):
@@ -151,6 +155,23 @@ def _searched(search: Search, source: StoredNetwork, config: Config, context: Co
             "reissued": float(found.num_reissued),
         },
     )
+
+
+def work(config: Config, sizes: Sizes) -> Work:
+    """Count the products of the probes; those of a search are a guess, from its first check to where it gives up."""
+    if config.search is None:
+        assert config.num_probes is not None
+        assert config.num_lanczos_steps is not None
+        steps, products = config.num_lanczos_steps, Guess.exactly(config.num_probes * config.num_lanczos_steps)
+        return Work(
+            (), products=products, dtype=config.dtype, num_rows=steps, disk_bytes=file_bytes(6, 8, 16 * products[1])
+        )
+    most = min(config.search.max_num_lanczos_steps, sizes.num_prunable)
+    first, likely = (min(steps, most) for steps in (_FIRST_STEPS, _LIKELY_STEPS))
+    products = Guess(2 * first, _LIKELY_RUNS * likely, (config.search.max_num_probes + 1) * most)
+    evaluated = Guess.exactly(0 if config.search.loss_tolerance_nats else sizes.num_train)
+    disk_bytes = file_bytes(10, 40, 16 * products.likely)
+    return Work((), evaluated, products, config.dtype, num_rows=likely, disk_bytes=disk_bytes)
 
 
 def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:

@@ -12,6 +12,7 @@ from pydantic import Field
 from suite.cells._context import Context
 from suite.cells.spectrum import stored_network
 from suite.datasets import DataSpec
+from suite.estimate.work import Guess, Sizes, Work, file_bytes
 from suite.limits.sweep import Sweep
 from suite.measure.sweep import magnitude_sweep
 from suite.network import ModelSpec, prunable_weights
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 VERSION = 1
 SHARDED = False
 PRIORITY = 4
+_LEAST_EVALUATIONS, _NUM_CURVES = 20, 9
 
 
 class Options(Settings):
@@ -100,6 +102,15 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         },
         cost={"evaluations": float(curve.num_evaluations)},
     )
+
+
+def work(config: Config, sizes: Sizes) -> Work:
+    """Count evaluations of every split; how many the curve's bends need is known by its range."""
+    most = min(config.max_evaluations, config.num_sparsities)
+    evaluations = Guess(min(_LEAST_EVALUATIONS, most), most, most)
+    # sparsities and counts compress to a half, what is interpolated hardly
+    disk_bytes = file_bytes(_NUM_CURVES, 4, 6.5 * config.num_sparsities * (_NUM_CURVES - 1))
+    return Work((), evaluations.times(sizes.num_examples), disk_bytes=disk_bytes)
 
 
 def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:

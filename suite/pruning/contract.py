@@ -101,3 +101,26 @@ def previous_num_kept(module: ModuleType, options: Settings, num_prunable: int, 
         return None
     previous: int | None = module.previous_num_kept(options, num_prunable, num_keep)
     return previous
+
+
+class PlannedTraining(NamedTuple):
+    """A training that a method's cell will run.
+
+    Attributes:
+        recipe: of it.
+        start_step: where it begins.
+        is_search: it is the method's own, which looks at the training split alone.
+    """
+
+    recipe: Recipe
+    start_step: int = 0
+    is_search: bool = False
+
+
+def planned_trainings(
+    module: ModuleType, recipe: Recipe, fine_tune_recipe: Recipe, options: Settings
+) -> list[PlannedTraining]:
+    """Return the trainings of a method's cell before it runs: its own trainings(...), else one with its recipe."""
+    if hasattr(module, "trainings"):
+        return list(module.trainings(recipe, fine_tune_recipe, options))
+    return [PlannedTraining(recipe)]

@@ -22,19 +22,19 @@ def refused(espalier: Espalier, working_folder: Path) -> Refused:
     """Run a command that must end with exit code 2, one line, and nothing changed on the disk; return the line."""
 
     def call(*arguments: object) -> str:
-        before = _everything(working_folder)
+        before = everything(working_folder)
         answer = espalier(*arguments)
         assert answer.code == 2, answer
         lines = answer.err.splitlines()
         assert len(lines) == 1, answer.err
         assert lines[0].startswith("espalier: ")
-        assert _everything(working_folder) == before
+        assert everything(working_folder) == before
         return lines[0]
 
     return call
 
 
-def _everything(folder: Path) -> dict[str, object]:
+def everything(folder: Path) -> dict[str, object]:
     """Return all files and folders, with what tells a change; Python's caches of a user's module do not count."""
     return {
         str(path): (path.lstat().st_ino, path.lstat().st_size, None if path.is_dir() else path.lstat().st_mtime_ns)

@@ -15,9 +15,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from suite.pruning.contract import Search, Ticket
+from suite.pruning.contract import PlannedTraining, Search, Ticket
 from suite.pruning.masks import keep_top_globally, masked
 from suite.strict import Settings
+from suite.study import Recipe
 
 LABEL = "IMP"
 VERSION = 1
@@ -50,6 +51,12 @@ def previous_num_kept(options: Options, num_prunable: int, num_keep: int) -> int
         if level <= num_keep:
             return previous
         previous = level
+
+
+def trainings(recipe: Recipe, fine_tune_recipe: Recipe, options: Options) -> list[PlannedTraining]:
+    """Return the one training of a round."""
+    del fine_tune_recipe
+    return [PlannedTraining(recipe, start_step=options.rewind_step)]
 
 
 def find_ticket(search: Search, options: Options) -> Ticket:

@@ -13,9 +13,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from suite.pruning.contract import Search, Ticket, Variant
+from suite.pruning.contract import PlannedTraining, Search, Ticket, Variant
 from suite.pruning.masks import keep_top_globally, masked
 from suite.strict import Settings
+from suite.study import Recipe
 
 LABEL = "LOMP"
 VERSION = 1
@@ -43,12 +44,19 @@ def variants(options: Options) -> list[Variant]:
     return [row for row in rows if options.fine_tune in (None, row.row == "lomp_fine_tuned")]
 
 
+def trainings(recipe: Recipe, fine_tune_recipe: Recipe, options: Options) -> list[PlannedTraining]:
+    """Return the fine-tuning, if there is one."""
+    del recipe
+    return [PlannedTraining(_fine_tuning(fine_tune_recipe, options))] if options.fine_tune else []
+
+
 def find_ticket(search: Search, options: Options) -> Ticket:
     """Keep the largest magnitudes of the trained network and go on from there."""
     magnitudes = {name: search.dense[name].abs() for name in search.problem.prunable}
     masks = keep_top_globally(magnitudes, search.num_keep)
-    recipe = None
-    if options.fine_tune:
-        epochs = options.fine_tune_epochs or search.fine_tune_recipe.epochs
-        recipe = search.fine_tune_recipe.model_copy(update={"epochs": epochs})
+    recipe = _fine_tuning(search.fine_tune_recipe, options) if options.fine_tune else None
     return Ticket(masks=masks, start=masked(search.dense, masks), recipe=recipe, uses_dense=True)
+
+
+def _fine_tuning(recipe: Recipe, options: Options) -> Recipe:
+    return recipe.model_copy(update={"epochs": options.fine_tune_epochs or recipe.epochs})

@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from suite.errors import TrainingDiverged
 from suite.problem import Problem
-from suite.pruning.contract import Search, Ticket
+from suite.pruning.contract import PlannedTraining, Search, Ticket
 from suite.pruning.masks import keep_top_globally, masked, split_like
 from suite.seeds import generator
 from suite.strict import Settings
@@ -77,6 +77,13 @@ class ScoredNetwork(nn.Module):
         """Also switch the network, whose normalisation follows the batch during the search."""
         self.network[0].train(mode)
         return super().train(mode)
+
+
+def trainings(recipe: Recipe, fine_tune_recipe: Recipe, options: Options) -> list[PlannedTraining]:
+    """Return the search, and the training of what it found."""
+    del fine_tune_recipe
+    search = _search_recipe(recipe, options, options.search_epochs or recipe.epochs)
+    return [PlannedTraining(search, is_search=True), PlannedTraining(recipe)]
 
 
 def find_ticket(search: Search, options: Options) -> Ticket:

@@ -7,6 +7,8 @@ import pytest
 
 from suite.attempt import attempt
 from suite.catalogue import analyses
+from suite.datasets import locate
+from suite.estimate.rates import Subject
 from suite.extensions import available, load
 from suite.record import Record
 from suite.store import Store
@@ -33,6 +35,7 @@ def test_a_kind_says_what_it_is(kind: str) -> None:
     assert {"model", "data", "threads"} <= set(module.Config.model_fields)
     assert list(inspect.signature(module.run).parameters) == ["config", "inputs", "context"]
     assert list(inspect.signature(module.tables).parameters) == ["config", "record"]
+    assert list(inspect.signature(module.work).parameters) == ["config", "sizes"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,3 +101,19 @@ def test_rows_of_one_table_have_the_same_columns_of_plain_values(committed: Any,
             assert rows
             assert {tuple(row) for row in rows} == {tuple(rows[0])}
             assert all(isinstance(value, str | int | float) for row in rows for value in row.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_counted_beforehand_is_what_was_paid(committed: Any, kind: str) -> None:
+    module = load("suite.cells", kind, "kind of cell")
+    for cell in committed.cells(kind):
+        config = module.Config.model_validate(cell.config, strict=False)
+        work = module.work(config, Subject(config.model, locate(cell.places["data"]), 1).sizes())
+        record = committed.record(cell)
+        for name, guess in {"gradient_steps": work.gradient_steps, "matvecs": work.products}.items():
+            # runs on 72 weights end where the space is exhausted, so products may be fewer than were asked for
+            least = guess.low if name == "gradient_steps" else 0
+            assert least <= record.cost.get(name, 0.0) <= guess.high, f"{cell.title}: {name}"
+        assert record.cost.get("num_trainings", work.num_trainings.low) == work.num_trainings.low
+        size = committed.store.path(cell.id).stat().st_size
+        assert size / 2 < work.disk_bytes < 2 * size, cell.title

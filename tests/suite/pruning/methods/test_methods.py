@@ -42,6 +42,8 @@ def test_a_method_says_what_it_is(method: str) -> None:
     assert isinstance(module.PRUNES, bool)
     assert issubclass(module.Options, Settings)
     assert list(inspect.signature(module.find_ticket).parameters) == ["search", "options"]
+    if hasattr(module, "trainings"):
+        assert list(inspect.signature(module.trainings).parameters) == ["recipe", "fine_tune_recipe", "options"]
 
 
 @pytest.mark.parametrize("method", METHODS)

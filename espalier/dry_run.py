@@ -1,0 +1,300 @@
+"""What `run --dry-run` and `submit --dry-run` print: a plan that a person can judge before anything is spent."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from espalier.terminal import num_processors, progress_bar
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from launchers._profile import Profile
+    from suite.datasets import Located
+    from suite.estimate.cost import CellCost, Estimate
+    from suite.estimate.work import Guess
+    from suite.plan import Plan
+    from suite.study import Task
+
+WIDTH = 100  # of a table in a pipe
+BUDGET_S = 6.0  # for the timings of one task
+USUAL_TFLOPS = 20.0  # that a data-centre GPU may sustain in float32 on convolutions; an example
+_CUDA_BYTES = 3 * 2**30  # of host memory that CUDA's libraries take; a guess
+_HEADS = ("Task and work", "Cells", "Trainings", "Steps", "Products", "Time", "Least-most", "Memory", "Disk")
+
+
+def tell_plan(
+    study: str,
+    override: list[str],
+    out: Path | None,
+    *,
+    tflops: float | None,
+    workers: int | None,
+    profile: "Profile | None",
+) -> None:
+    """Plan a study, estimate it on this machine, and print both; nothing is made or left on disk.
+
+    Raises:
+        UserError: as for a run of the study.
+    """
+    from suite.datasets import located_or_expected
+    from suite.environment import best_device
+    from suite.estimate.cost import estimate
+    from suite.planner import make_plan
+    from suite.store import Store
+    from suite.study import read_study
+
+    known: dict[str, Located] = {}
+
+    def find(task: "Task") -> "Located":
+        key = f"{task.data} {task.data_options}"
+        if key not in known:
+            known[key] = located_or_expected(task.data, task.data_options)
+        return known[key]
+
+    plan = make_plan(*read_study(study, override), find)
+    store = Store((out or Path("runs") / plan.study.name).absolute())
+    with progress_bar() as advance:
+        found = estimate(
+            plan, find, lambda cell: store.is_committed(cell.id), best_device(), budget_s=BUDGET_S, advance=advance
+        )
+    shown = Shown(plan, found, tflops)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    console.print(shown.head(store.folder), highlight=False, soft_wrap=True, markup=False)
+    if found.costs:
+        console.print(shown.table(plain=not console.is_terminal))
+    at_once = workers or (profile.max_running if profile else num_processors())
+    for line in shown.lines(at_once, profile, [find(task) for task in plan.tasks.values()]):
+        console.print(line, highlight=False, markup=False)
+
+
+class Shown:
+    """An estimate as text; tflops: of the GPU that hours are meant for, None for this machine's."""
+
+    def __init__(self, plan: "Plan", found: "Estimate", tflops: float | None) -> None:
+        self.plan, self.found, self.tflops = plan, found, tflops
+
+    def seconds(self, cost: "CellCost") -> "Guess":
+        """Return a cell's time on the device that is meant."""
+        if self.tflops is None:
+            return cost.seconds
+        from suite.estimate.work import Guess
+
+        return Guess.total([Guess.exactly(cost.begin_s), cost.flops.times(1 / (1e12 * self.tflops))])
+
+    def likely_s(self, cost: "CellCost") -> float:
+        """Return the likely one."""
+        return self.seconds(cost).likely
+
+    def head(self, folder: Path) -> str:
+        """Return what is planned, and what of it is there."""
+        done = f", {self.found.num_done} of them done in {folder}" if self.found.num_done else ""
+        left = "; left to do:" if self.found.costs else ": nothing is left to do"
+        return f"study {self.plan.study.name}: {len(self.plan.cells)} cells{done}{left}"
+
+    def table(self, *, plain: bool) -> "Table":
+        """Return a row for each task and kind of work, and the totals."""
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+        for index, head in enumerate(_HEADS):
+            table.add_column(head, justify="right" if index else "left", overflow="fold")
+        for row in self._rows():
+            table.add_row(*row)
+        return table
+
+    def _rows(self) -> Iterator[list[str]]:
+        for task, of_task in _grouped(self.found.costs, lambda cost: cost.task).items():
+            yield self._row(task, of_task)
+            for label, costs in _grouped(of_task, lambda cost: cost.label).items():
+                yield self._row(f"  {label}", costs)
+        if len(self.plan.tasks) > 1:
+            yield self._row("total", list(self.found.costs))
+
+    def _row(self, name: str, costs: "list[CellCost]") -> list[str]:
+        from suite.estimate.work import Guess
+
+        work = [cost.work for cost in costs]
+        peaks = [cost.memory.process_bytes if cost.memory else None for cost in costs]
+        device_peaks = [cost.memory.device_bytes if cost.memory else None for cost in costs]
+        if self.found.device == "cuda":
+            peaks = device_peaks
+        known = [peak for peak in peaks if peak is not None]
+        time = Guess.total(self.seconds(cost) for cost in costs)
+        return [
+            name,
+            str(len(costs)),
+            _likely(Guess.total(each.num_trainings for each in work), count),
+            _likely(Guess.total(each.gradient_steps for each in work), count),
+            _likely(Guess.total(each.products for each in work), count),
+            _likely(time, span),
+            _ends(time, span),
+            (in_bytes(max(known)) if known else "?") + " +?" * (len(known) < len(peaks) and bool(known)),
+            in_bytes(sum(each.disk_bytes for each in work)),
+        ]
+
+    def lines(self, workers: int, profile: "Profile | None", data: "list[Located]") -> Iterator[str]:
+        """Yield what stands below the table."""
+        for located in {each.path: each for each in data}.values():
+            if located.missing:
+                yield f"data not prepared: {located.spec.name}, {located.missing}"
+        if not self.found.costs:
+            return
+        yield from self._times(workers)
+        yield f"disk: {in_bytes(self.found.disk_bytes)} in cells, and as much again in results.h5"
+        yield from self._measured()
+        yield from self._doubts()
+        if profile is not None:
+            yield from self._profile(profile)
+
+    def _times(self, workers: int) -> Iterator[str]:
+        total, flops = self.found.seconds, self.found.flops
+        chain = self.found.longest_chain(self.likely_s)
+        labels = [f"{len(costs)} {label}" for label, costs in _grouped(chain, lambda cost: cost.label).items()]
+        wall_s = self.found.wall_s(workers, self.likely_s)
+        chain_s = span(sum(map(self.likely_s, chain)))
+        yield f"longest chain: {chain_s} ({', '.join(labels)}); no number of workers is faster"
+        yield f"{workers} cells at a time: {span(wall_s)}" if workers > 1 else f"one cell at a time: {span(wall_s)}"
+        where = "this machine's GPU" if self.found.device == "cuda" else "this machine's processor"
+        yield f"on {where}: {_guessed(total, hours)}; {operations(flops.likely)} operations"
+        given, hint = (self.tflops, "") if self.tflops else (USUAL_TFLOPS, " (--tflops to change)")
+        gpu_s = _guessed(flops.times(1 / (1e12 * given)), hours).replace("hours", "GPU-hours")
+        yield f"at {given:g} TFLOP/s sustained: {gpu_s}{hint}; small networks wait for their kernels, and sustain less"
+
+    def _measured(self) -> Iterator[str]:
+        from suite.environment import hardware
+        from suite.estimate.cost import timings
+
+        yield f"measured on {hardware(self.found.device)}, in examples/s, without what masks or neighbours cost:"
+        for name, rates in self.found.rates.items():
+            parts = [
+                f"{what} {count(1 / timing.per_example_s)}"
+                + f" (from {timing.size}, not {timing.wanted})" * timing.is_extrapolated
+                for what, timing in timings(rates).items()
+            ]
+            threads = rates.subject.threads
+            on = f" on {threads} thread{'s' * (threads > 1)}" if self.found.device == "cpu" else ""
+            yield f"  {name}{on}: {', '.join(parts)}"
+
+    def _doubts(self) -> Iterator[str]:
+        yield "extrapolated: time, linear in steps and examples; memory of one cell, from what small trials allocate."
+        if any(cost.seconds.low < cost.seconds.high for cost in self.found.costs):
+            yield "~: how often a search evaluates or multiplies is a guess, from its least to its most."
+        if any(cost.memory is None for cost in self.found.costs):
+            yield "?: memory of Hessian products was too slow to measure here."
+
+    def _profile(self, profile: "Profile") -> Iterator[str]:
+        """Yield whether a profile's memory and time suffice for each kind of cell."""
+        for kind, costs in _grouped(self.found.costs, lambda cost: cost.cell.id.kind).items():
+            yield f"profile, {kind}: {'; '.join(self._fits(costs, profile))}"
+        if (
+            self.found.device == "cpu"
+            and self.tflops is None
+            and any(profile.resources(cost.cell).gpus for cost in self.found.costs)
+        ):
+            yield "profile: whether time_min suffices on a GPU, a processor cannot tell; give --tflops"
+
+    def _fits(self, costs: "list[CellCost]", profile: "Profile") -> Iterator[str]:
+        needs = [_host_bytes(cost, profile.resources(cost.cell).gpus) for cost in costs]
+        most = max((each for each in needs if each is not None), default=0)
+        longest = max(costs, key=lambda cost: self.seconds(cost).high)
+        asked = profile.resources(longest.cell)
+        if None in needs:
+            yield "memory_gib cannot be judged"
+        elif asked.memory_gib is None:
+            yield f"memory_gib is not given, {in_bytes(most)} needed"
+        else:
+            yield f"memory_gib = {asked.memory_gib:g} {_verdict(most <= asked.memory_gib * 2**30)} ({in_bytes(most)})"
+        if asked.gpus:
+            yield f"{in_bytes(max((cost.memory.device_bytes for cost in costs if cost.memory), default=0))} on the GPU"
+        if asked.gpus and self.found.device == "cpu" and self.tflops is None:
+            return  # a processor's time says nothing about a GPU's
+        needed_s = asked.cells_per_job * self.seconds(longest).high
+        jobs = f"{asked.cells_per_job} cells in a job, " * (asked.cells_per_job > 1)
+        enough = _verdict(needed_s <= 60 * asked.time_min)
+        yield f"time_min = {asked.time_min} {enough} ({jobs}{span(needed_s)} at most)"
+
+
+def _verdict(suffices: bool) -> str:
+    return "suffices" if suffices else "IS TOO LITTLE"
+
+
+def _host_bytes(cost: "CellCost", gpus: int) -> int | None:
+    """Return the memory that a job asks Slurm for, which a GPU's own is no part of."""
+    if cost.memory is None:
+        return None
+    return cost.memory.host_bytes + _CUDA_BYTES if gpus else cost.memory.process_bytes
+
+
+def _grouped(costs: "Iterable[CellCost]", name: "Callable[[CellCost], str]") -> "dict[str, list[CellCost]]":
+    """Return the costs by a name, in the order in which the names come."""
+    groups: dict[str, list[CellCost]] = {}
+    for cost in costs:
+        groups.setdefault(name(cost), []).append(cost)
+    return groups
+
+
+def _likely(guess: "Guess", text: Callable[[float], str]) -> str:
+    """Return the likely value, marked where it is a guess; a dash for nothing."""
+    if guess.high == 0:
+        return "-"
+    return "~" * (guess.low < guess.high) + text(guess.likely)
+
+
+def _ends(guess: "Guess", text: Callable[[float], str]) -> str:
+    """Return the range of a guess, its unit once where both ends have the same; nothing where there is no range."""
+    low, high = text(guess.low), text(guess.high)
+    if low == high:
+        return ""
+    unit = high.rpartition(" ")[2]
+    return f"{low.removesuffix(f' {unit}')}-{high}"
+
+
+def _guessed(guess: "Guess", text: Callable[[float], str]) -> str:
+    """Return the likely value, with its range where there is one."""
+    ends = _ends(guess, text)
+    return _likely(guess, text) + (f" ({ends})" if ends else "")
+
+
+def count(number: float) -> str:
+    """Return a count for people: 153, 18.3 k, 1.2 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size and number >= 10_000:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f}" if number >= 10 or number == round(number) else f"{number:.2g}"
+
+
+def operations(number: float) -> str:
+    """Return operations to two digits, such as 4.4e12."""
+    return f"{number:.1e}".replace("e+", "e")
+
+
+def span(seconds: float) -> str:
+    """Return a time for people, to two digits: 4.1 s, 12 min, 3.4 h, 250 h."""
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= size or unit == "s":
+            value = seconds / size
+            return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+    raise AssertionError
+
+
+def hours(seconds: float) -> str:
+    """Return hours to two digits, such as 0.085 hours or 130 hours."""
+    value = seconds / 3600
+    if 0 < value < 0.001:
+        return f"{value:.1e} hours"
+    digits = max(0, 1 - math.floor(math.log10(value))) if value > 0 else 1
+    return f"{value:,.{digits}f} hours"
+
+
+def in_bytes(number: int) -> str:
+    """Return bytes for people: 310 MiB, 1.2 GiB."""
+    from suite.curvature.memory import in_units
+
+    return in_units(number)

@@ -1,0 +1,243 @@
+"""From a plan to what it will cost: every cell that is not committed yet, summed by task and kind of work."""
+
+import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from suite.curvature.pace import Advance, silent
+from suite.datasets import Located
+from suite.estimate.memory import Memory, host_bytes, process_bytes
+from suite.estimate.rates import PRODUCT_FACTOR, Rates, Subject
+from suite.estimate.timing import Timing
+from suite.estimate.work import Guess, Work
+from suite.extensions import load
+from suite.network import ModelSpec
+from suite.plan import Cell, Plan
+from suite.study import Recipe, Task
+from suite.training.flops import BACKWARD_FACTOR
+
+# A cell reads its data set twice, for the seal and for the numbers, and hashes it. Guesses.
+_READ_BYTES_PER_S, _BEGIN_S = 2e8, 0.05
+_EIGEN_FLOPS = 9  # per cube of the dimension, with eigenvectors
+_STATES = {"dense": 2, "prune": 1}  # state dicts in a cell's record
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """What one cell will cost.
+
+    Attributes:
+        cell: of the plan.
+        task: its name.
+        label: kind of work: "dense", a method, an analysis.
+        work: counted.
+        seconds: on this device.
+        flops: dense; what masks would save is not taken off.
+        memory: at the peak; None: too slow to measure.
+        begin_s: of the seconds, what reading takes before anything is computed.
+    """
+
+    cell: Cell
+    task: str
+    label: str
+    work: Work
+    seconds: Guess
+    flops: Guess
+    memory: Memory | None
+    begin_s: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan will cost.
+
+    Attributes:
+        costs: of every cell that is not committed, in the plan's order.
+        num_done: committed cells.
+        rates: task -> what was measured for it.
+        device: name of the kind of device, "cpu" or "cuda".
+    """
+
+    costs: tuple[CellCost, ...]
+    num_done: int
+    rates: dict[str, Rates]
+    device: str
+
+    @property
+    def seconds(self) -> Guess:
+        """Of all cells, one after the other."""
+        return Guess.total(cost.seconds for cost in self.costs)
+
+    @property
+    def flops(self) -> Guess:
+        """Of all cells."""
+        return Guess.total(cost.flops for cost in self.costs)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of all cells' files; results.h5 holds a copy of each, and is as large again."""
+        return sum(cost.work.disk_bytes for cost in self.costs)
+
+    def longest_chain(self, seconds: Callable[[CellCost], float]) -> list[CellCost]:
+        """Return the cells that have to follow one another, and together take longest."""
+        best: dict[str, tuple[float, list[CellCost]]] = {}
+        for cost in self.costs:
+            before = [best[each.key] for each in cost.cell.inputs.values() if each.key in best]
+            length, chain = max(before, key=lambda way: way[0], default=(0.0, []))
+            best[cost.cell.id.key] = (length + seconds(cost), [*chain, cost])
+        return max(best.values(), key=lambda way: way[0], default=(0.0, []))[1]
+
+    def wall_s(self, workers: int, seconds: Callable[[CellCost], float]) -> float:
+        """Return how long so many workers take that each begin the cell with the longest way ahead."""
+        ahead = self._ahead(seconds)
+        by_key = {cost.cell.id.key: cost for cost in self.costs}
+        waits = {key: {each.key for each in cost.cell.inputs.values()} & set(by_key) for key, cost in by_key.items()}
+        needed_by: dict[str, list[str]] = {key: [] for key in by_key}
+        for key, inputs in waits.items():
+            for each in inputs:
+                needed_by[each].append(key)
+        ready = [(-ahead[key], key) for key, inputs in waits.items() if not inputs]
+        heapq.heapify(ready)
+        running: list[tuple[float, str]] = []
+        now = 0.0
+        while ready or running:
+            while ready and len(running) < workers:
+                _, key = heapq.heappop(ready)
+                heapq.heappush(running, (now + seconds(by_key[key]), key))
+            now, ended = heapq.heappop(running)
+            for key in needed_by[ended]:
+                waits[key].discard(ended)
+                if not waits[key]:
+                    heapq.heappush(ready, (-ahead[key], key))
+        return now
+
+    def _ahead(self, seconds: Callable[[CellCost], float]) -> dict[str, float]:
+        """Return key -> the longest way from a cell's begin to the end."""
+        after: dict[str, float] = {}
+        ahead: dict[str, float] = {}
+        for cost in reversed(self.costs):
+            key = cost.cell.id.key
+            ahead[key] = seconds(cost) + after.get(key, 0.0)
+            for each in cost.cell.inputs.values():
+                after[each.key] = max(after.get(each.key, 0.0), ahead[key])
+        return ahead
+
+
+def estimate(
+    plan: Plan,
+    find: Callable[[Task], Located],
+    is_done: Callable[[Cell], bool],
+    device: str,
+    *,
+    budget_s: float,
+    advance: Advance = silent,
+) -> Estimate:
+    """Count every cell's work, and measure how fast this machine does it.
+
+    Args:
+        plan: the study's.
+        find: finds a task's data set.
+        is_done: whether a cell is committed.
+        device: "cpu" or "cuda", on which is measured.
+        budget_s: for the timings of one task; memory is beside it.
+        advance: called with a fraction in [0, 1] and a text.
+
+    Raises:
+        UserError: a network has no fixed Hessian.
+    """
+    process_bytes()
+    missing = [cell for cell in plan.cells if not is_done(cell)]
+    teller = _Teller(advance, len(missing))
+    rates: dict[str, Rates] = {}
+    subjects: dict[tuple[object, ...], Rates] = {}
+    costs = []
+    for index, cell in enumerate(missing):
+        task = _task_of(cell, plan.tasks)
+        teller.stands(index, task.name)
+        if task.name not in rates:
+            subject = Subject(ModelSpec.model_validate(cell.config["model"], strict=False), find(task), cell.threads)
+            key = (subject.spec.model_dump_json(), subject.located.path, subject.threads)
+            rates[task.name] = subjects.setdefault(key, Rates(subject, device, budget_s, teller.tell))
+        costs.append(_cost(cell, task, rates[task.name]))
+    return Estimate(tuple(costs), len(plan.cells) - len(missing), rates, device)
+
+
+@dataclass
+class _Teller:
+    """Says how far an estimate is, and what is being measured."""
+
+    advance: Advance
+    num_cells: int
+    fraction: float = 0.0
+    name: str = ""
+
+    def stands(self, index: int, name: str) -> None:
+        self.fraction, self.name = index / self.num_cells, name
+
+    def tell(self, what: str) -> None:
+        self.advance(self.fraction, f"{self.name}: {what}")
+
+
+def _task_of(cell: Cell, tasks: Mapping[str, Task]) -> Task:
+    return tasks[cell.title.partition(" ")[0]]  # as Planner.add puts it; names have no spaces
+
+
+def _cost(cell: Cell, task: Task, rates: Rates) -> CellCost:
+    module = load("suite.cells", cell.id.kind, "kind of cell")
+    work: Work = module.work(module.Config.model_validate(cell.config, strict=False), rates.sizes)
+    label = cell.config["method"] if cell.id.kind == "prune" else cell.id.kind
+    begin_s = _BEGIN_S + rates.sizes.example_bytes * rates.sizes.num_examples / _READ_BYTES_PER_S
+    seconds = Guess.total([Guess.exactly(begin_s), _computing(work, task.training, rates)])
+    memory = _memory(cell, work, task.training, rates)
+    return CellCost(cell, task.name, label, work, seconds, _flops(work, rates), memory, begin_s)
+
+
+def _computing(work: Work, plain: Recipe, rates: Rates) -> Guess:
+    """Return the seconds that a cell computes: linear in steps and examples."""
+    sizes, parts = rates.sizes, []
+    for each in work.trainings:
+        step_s = rates.step(each.recipe).per_example_s * min(each.recipe.batch_size, sizes.num_train)
+        parts.append(each.times.times(each.num_steps * step_s))
+    if (evaluated := _evaluated(work)).high:
+        parts.append(evaluated.times(rates.evaluated(plain).per_example_s))
+    if work.products.high:
+        parts.append(work.products.times(sizes.num_train * rates.product(plain, work.dtype).per_example_s))
+    if work.matrix_dim:
+        parts.append(Guess.exactly(rates.eigendecomposition_s(work.matrix_dim)))
+    return Guess.total(parts)
+
+
+def _flops(work: Work, rates: Rates) -> Guess:
+    """Return a cell's operations on dense weights."""
+    sizes = rates.sizes
+    trained = [
+        each.times.times(BACKWARD_FACTOR * each.num_steps * min(each.recipe.batch_size, sizes.num_train))
+        for each in work.trainings
+    ]
+    examples = [*trained, _evaluated(work), work.products.times(PRODUCT_FACTOR * sizes.num_train)]
+    matrix = Guess.exactly(_EIGEN_FLOPS * work.matrix_dim**3)
+    return Guess.total([Guess.total(examples).times(rates.forward_flops), matrix])
+
+
+def _evaluated(work: Work) -> Guess:
+    return Guess.total([work.evaluated, *(each.times.times(each.evaluated) for each in work.trainings)])
+
+
+def _memory(cell: Cell, work: Work, plain: Recipe, rates: Rates) -> Memory | None:
+    device_bytes = rates.device_bytes(plain, work)
+    if device_bytes is None:
+        return None
+    read = sum(_STATES.get(each.kind, 0) for each in cell.inputs.values())
+    host = host_bytes(rates.sizes, read, _STATES.get(cell.id.kind, 0))
+    return Memory(device_bytes, host, on_host=rates.device == "cpu")
+
+
+def timings(rates: Rates) -> dict[str, Any]:
+    """Return what was measured, for a person: name -> timing."""
+    found: dict[str, Timing] = (
+        {"training": min(rates.steps.values(), key=lambda each: -each.per_example_s)} if rates.steps else {}
+    )
+    if rates.evaluation:
+        found["evaluation"] = rates.evaluation
+    return found | {f"{dtype} product": timing for dtype, timing in rates.products.items()}

@@ -1,0 +1,93 @@
+"""What a cell holds at its peak: from the allocations of two small trials, each on a straight line in the examples."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from suite.curvature.allocation import Growth, live_bytes
+from suite.curvature.memory import memory_plan
+from suite.estimate.timing import EVALUATION_BATCH, Trial
+from suite.estimate.work import Sizes, Work
+from suite.problem import evaluate
+
+_TRIAL = 2  # examples of the smaller trial
+# A state dict as a record's arrays and once more as tensors; what a record's arrays take once more as a file's image.
+_STATES_OF_INPUTS, _STATES_OF_RECORD = 2, 3
+_FLOAT_BYTES, _MATRICES = 4, 4  # of float64 that an eigendecomposition holds
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one cell at its peak.
+
+    Attributes:
+        device_bytes: where it computes, the data set included.
+        host_bytes: in the process beside it: Python and its libraries, records read and written.
+        on_host: the device is the processor, so both lie in one memory.
+    """
+
+    device_bytes: int
+    host_bytes: int
+    on_host: bool
+
+    @property
+    def process_bytes(self) -> int:
+        """What a scheduler has to give the process in host memory."""
+        return self.host_bytes + (self.device_bytes if self.on_host else 0)
+
+
+def training_bytes(trial: Trial, sizes: Sizes) -> int:
+    """Return the peak of a training with its evaluations on the device: weights, data, and the larger of both."""
+    model, device = trial.model(), torch.device(trial.device)
+
+    def steps(size: int) -> list[int]:
+        split = trial.split(size)
+        if device.type == "cuda":
+            trial.train(model, size, 1, split)  # libraries allocate workspaces at their first use, and keep them
+        model.zero_grad(set_to_none=True)  # of the trial before
+        return live_bytes(lambda: trial.train(model, size, 2, split), device)  # the second has momentum
+
+    def evaluations(size: int) -> list[int]:
+        split = trial.split(size)
+        return live_bytes(lambda: evaluate(model, *split), device)
+
+    batch = min(trial.recipe.batch_size, sizes.num_train)
+    largest = min(EVALUATION_BATCH, sizes.num_examples)
+    stepping = sum(Growth.measured(steps, _TRIAL).peak(batch))
+    evaluating = sum(Growth.measured(evaluations, _TRIAL).peak(largest))
+    return fixed_bytes(sizes) + max(stepping, evaluating)
+
+
+def products_bytes(trial: Trial, sizes: Sizes, work: Work) -> int:
+    """Return the peak of Hessian products with their Lanczos vectors on the device, or of a matrix and its likes."""
+    operator = trial.network(_TRIAL).hessian(work.dtype)
+    plan = memory_plan(operator, sizes.num_train, data_bytes=sizes.example_bytes * sizes.num_examples)
+    if work.num_rows:
+        plan = plan.with_basis(plan.placement(work.num_rows), work.num_rows)
+    return plan.peak_bytes + _MATRICES * 8 * work.matrix_dim**2
+
+
+def fixed_bytes(sizes: Sizes) -> int:
+    """Return what does not depend on a batch: weights, and all examples as they are stored."""
+    return _FLOAT_BYTES * sizes.num_state + sizes.example_bytes * sizes.num_examples
+
+
+def host_bytes(sizes: Sizes, num_states_read: int, num_states_written: int) -> int:
+    """Return what a cell's process holds beside the device: its interpreter as it is here, and records."""
+    states = _STATES_OF_INPUTS * num_states_read + _STATES_OF_RECORD * num_states_written
+    return process_bytes() + states * _FLOAT_BYTES * sizes.num_state
+
+
+@cache
+def process_bytes() -> int:
+    """Return what this process has resident when it is first asked: program, libraries, heap; 0.5 GiB if nobody says.
+
+    To be asked before any trial, which may leave holes in the heap.
+    """
+    try:
+        resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 2**29
+    return resident_pages * 4096

@@ -1,0 +1,192 @@
+"""Rates of one network and recipe on this machine: measured once, for whatever cells of a plan train or measure it."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from suite.datasets import Located
+from suite.estimate.memory import products_bytes, training_bytes
+from suite.estimate.timing import (
+    Timing,
+    Trial,
+    eigendecomposition_s,
+    evaluation_timing,
+    product_timing,
+    step_timing,
+    threads,
+)
+from suite.estimate.work import Sizes, Work
+from suite.network import ModelSpec, build_model, prunable_weights
+from suite.splits import Split
+from suite.study import Recipe
+from suite.training.flops import BACKWARD_FACTOR, forward_flops
+
+_STEP_SHARE, _EVALUATION_SHARE, _PRODUCT_SHARE = 0.5, 0.2, 0.3  # of a budget
+# Forward and backward, and the same once more in the direction of the vector; kept graphs save a part of it.
+PRODUCT_FACTOR = 2 * BACKWARD_FACTOR
+_PLAN_PRODUCTS = 50  # examples that trial products of a memory plan pass over
+# fields of a recipe that change no step's time
+_NO_TIME = {
+    "epochs": 1,
+    "learning_rate": 0.1,
+    "weight_decay": 0.0,
+    "l1": 0.0,
+    "l1_scope": "prunable",
+    "schedule": "constant",
+    "milestones": (),
+    "warmup_epochs": 0,
+    "initialisation": "kaiming_normal",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What rates belong to: a network, its data as a trial needs them, and the number of threads."""
+
+    spec: ModelSpec
+    located: Located
+    threads: int
+
+    def sizes(self) -> Sizes:
+        """Count weights and examples."""
+        located = self.located
+        model = build_model(self.spec) if ":" in self.spec.name else _on_meta(self.spec)
+        state, prunable = model.state_dict().values(), prunable_weights(model).values()
+        item = 1 if located.is_pixels else located.input_dtype.itemsize
+        return Sizes(
+            located.num_train,
+            located.num_validation,
+            located.num_test,
+            sum(weight.numel() for weight in prunable),
+            len(prunable),
+            sum(value.numel() for value in state),
+            len(state),
+            item * torch.Size(located.input_shape).numel() + torch.int64.itemsize,
+        )
+
+    def forward_flops(self) -> float:
+        """Return the operations of one example's forward pass, without computing it where the model allows that."""
+        dtype, shape = self.located.input_dtype, (1, *self.spec.input_shape)
+        if ":" in self.spec.name:
+            split = Split(torch.zeros(shape, dtype=dtype), torch.zeros(1, dtype=torch.long))
+            return sum(forward_flops(build_model(self.spec), split).values())
+        with torch.device("meta"):
+            split = Split(torch.zeros(shape, dtype=dtype), torch.zeros(1, dtype=torch.long))
+            return sum(forward_flops(build_model(self.spec), split).values())
+
+
+def _on_meta(spec: ModelSpec) -> torch.nn.Module:
+    with torch.device("meta"):
+        return build_model(spec)
+
+
+@dataclass
+class Rates:
+    """Measures a subject's rates, each when it is first asked for.
+
+    Attributes:
+        subject: see Subject.
+        device: "cpu" or "cuda".
+        budget_s: for all timings of one recipe.
+        told: called with what is being measured.
+    """
+
+    subject: Subject
+    device: str
+    budget_s: float
+    told: Callable[[str], None]
+    steps: dict[str, Timing] = field(default_factory=dict)
+    evaluation: Timing | None = None
+    products: dict[str, Timing] = field(default_factory=dict)
+    _eigen_s: float | None = None  # per cube of the dimension
+    _memory: dict[str, int | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Count what needs no measurement."""
+        self.sizes, self.forward_flops = self.subject.sizes(), self.subject.forward_flops()
+
+    def step(self, recipe: Recipe) -> Timing:
+        """Return the time of a gradient step with a recipe's batch."""
+        key = _what_takes_time(recipe).model_dump_json()
+        if key not in self.steps:
+            self.told(f"steps of {recipe.batch_size} examples")
+            with threads(self.subject.threads):
+                self.steps[key] = step_timing(self._trial(recipe), _STEP_SHARE * self.budget_s)
+        return self.steps[key]
+
+    def evaluated(self, recipe: Recipe) -> Timing:
+        """Return the time of an evaluation."""
+        if self.evaluation is None:
+            self.told("evaluations")
+            with threads(self.subject.threads):
+                most, budget_s = self.sizes.num_train, _EVALUATION_SHARE * self.budget_s
+                self.evaluation = evaluation_timing(self._trial(recipe), most, budget_s)
+        return self.evaluation
+
+    def product(self, recipe: Recipe, dtype: str) -> Timing:
+        """Return the time of a Hessian product."""
+        if dtype not in self.products:
+            self.told(f"Hessian products in {dtype}")
+            with threads(self.subject.threads), _unsaid():
+                most, budget_s = self.sizes.num_train, _PRODUCT_SHARE * self.budget_s
+                self.products[dtype] = product_timing(self._trial(recipe), dtype, most, budget_s)
+        return self.products[dtype]
+
+    def eigendecomposition_s(self, dim: int) -> float:
+        """Return the time of a full eigendecomposition in float64."""
+        if self._eigen_s is None:
+            self.told("an eigendecomposition")
+            with threads(self.subject.threads):
+                self._eigen_s = eigendecomposition_s(self.device)
+        return self._eigen_s * dim**3
+
+    def device_bytes(self, recipe: Recipe, work: Work) -> int | None:
+        """Return the peak of a cell's work on the device; None: too slow to measure."""
+        found = [self._of_training(each.recipe) for each in work.trainings] or [self._of_training(recipe)]
+        if work.products.high:
+            found.append(self._of_products(recipe, work))
+        return None if None in found else max(each for each in found if each is not None)
+
+    def _of_training(self, recipe: Recipe) -> int | None:
+        key = _what_takes_time(recipe).model_dump_json()
+        if key not in self._memory:
+            self.told("memory of a training")
+            with threads(self.subject.threads):
+                self._memory[key] = training_bytes(self._trial(recipe), self.sizes)
+        return self._memory[key]
+
+    def _of_products(self, recipe: Recipe, work: Work) -> int | None:
+        key = f"{work.dtype} {work.num_rows} {work.matrix_dim}"
+        if key not in self._memory:
+            timing, found = self.product(recipe, work.dtype), None
+            if timing.per_example_s * _PLAN_PRODUCTS < self.budget_s:
+                self.told("memory of Hessian products")
+                with threads(self.subject.threads), _unsaid():
+                    found = products_bytes(self._trial(recipe), self.sizes, work)
+            self._memory[key] = found
+        return self._memory[key]
+
+    def _trial(self, recipe: Recipe) -> Trial:
+        located = self.subject.located
+        recipe = _what_takes_time(recipe)
+        return Trial(self.subject.spec, recipe, located.is_pixels, located.input_dtype, self.device)
+
+
+def _what_takes_time(recipe: Recipe) -> Recipe:
+    """Return a recipe that takes as long per step: another one with the same needs no measurement of its own."""
+    return recipe.model_copy(update=_NO_TIME)
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Keep the plans of trials to ourselves: they are not those of cells."""
+    logger = logging.getLogger("suite.curvature")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,199 @@
+"""How long a few real training steps, evaluations and Hessian products take on the device that is there."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from suite.network import ModelSpec
+from suite.networks.loaded import Network
+from suite.problem import Problem, evaluate
+from suite.splits import Normalisation, Split
+from suite.study import Recipe
+from suite.training.loop import train
+
+EVALUATION_BATCH = 2048  # of suite.problem.evaluate
+_LEAST_S = 0.2  # of a timing: shorter ones say little
+_BLOCKS = 3  # of which the fastest counts: others may work on the machine meanwhile
+_MAX_REPEATS = 500
+_GROWTH = 4  # from one trial's size to the next
+_EIGEN_DIM = 400
+_SMALLEST = 2  # batch normalisation needs two examples
+_STEP_FREE = {"schedule": "constant", "milestones": (), "warmup_epochs": 0}  # what no step's time depends on
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One timed computation.
+
+    Attributes:
+        seconds: of it, over `size` examples at once.
+        size: examples.
+        wanted: examples of the real one; above size, it is extrapolated by example.
+    """
+
+    seconds: float
+    size: int
+    wanted: int
+
+    @property
+    def per_example_s(self) -> float:
+        """Seconds per example."""
+        return self.seconds / self.size
+
+    @property
+    def is_extrapolated(self) -> bool:
+        """Whether the real size was too large to try."""
+        return self.size < self.wanted
+
+
+def growing(run: Callable[[int, int], None], wanted: int, budget_s: float) -> Timing:
+    """Time a computation on growing sizes, up to the wanted one or the last that the budget allows.
+
+    Args:
+        run: computes on so many examples, so many times.
+        wanted: the size that is asked about.
+        budget_s: for all trials; the first is always made, twice.
+    """
+    began, size = time.monotonic(), min(_SMALLEST, wanted)
+    run(size, 1)  # libraries choose and load their kernels
+    while True:
+        once = _seconds(run, size, 1)
+        left = budget_s - (time.monotonic() - began)
+        next_size = min(wanted, _GROWTH * size)
+        if size == wanted or once * next_size / size > 0.4 * left:
+            break
+        size = next_size
+    fastest = once
+    for _ in range(_BLOCKS):
+        left = budget_s - (time.monotonic() - began)
+        repeats = min(_MAX_REPEATS, int(min(left, _LEAST_S) / max(fastest, 1e-6)))
+        if repeats >= 1:
+            fastest = min(fastest, _seconds(run, size, repeats) / repeats)
+    return Timing(fastest, size, wanted)
+
+
+def _seconds(run: Callable[[int, int], None], size: int, repeats: int) -> float:
+    began = time.monotonic()
+    run(size, repeats)
+    return time.monotonic() - began
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network on random examples: what is timed, and what memory is measured by.
+
+    Attributes:
+        spec: of the network.
+        recipe: with which it is trained.
+        is_pixels: inputs are stored as such.
+        input_dtype: as the network takes them.
+        device: "cpu" or "cuda".
+    """
+
+    spec: ModelSpec
+    recipe: Recipe
+    is_pixels: bool
+    input_dtype: torch.dtype
+    device: str
+
+    def model(self) -> nn.Module:
+        """Build the network as a cell does."""
+        return Problem.of(self.spec, {}, initialisation=self.recipe.initialisation, seed=0, device=self.device).model
+
+    def split(self, size: int) -> Split:
+        """Return random examples, stored as the data set's are; token ids are zeros."""
+        shape, draw = (size, *self.spec.input_shape), torch.Generator().manual_seed(0)
+        targets = torch.randint(self.spec.num_classes, (size,), generator=draw).to(self.device)
+        if self.is_pixels:
+            pixels = torch.randint(256, shape, generator=draw, dtype=torch.uint8)
+            return Split(pixels.to(self.device), targets, Normalisation((0.5,), (0.25,)))
+        if self.input_dtype.is_floating_point:
+            inputs = torch.randn(shape, generator=draw).to(self.input_dtype)
+        else:
+            inputs = torch.zeros(shape, dtype=self.input_dtype)
+        return Split(inputs.to(self.device), targets)
+
+    def train(self, model: nn.Module, size: int, num_steps: int, split: Split | None = None) -> None:
+        """Take real steps of the training loop with a batch of so many examples."""
+        changes: dict[str, Any] = {"batch_size": size, "epochs": num_steps, **_STEP_FREE}
+        if "compile" in Recipe.model_fields:  # compiling takes minutes, which only a long training earns
+            changes["compile"] = "none"
+        recipe = self.recipe.model_copy(update=changes)
+        train(model, {"train": split or self.split(size)}, recipe, 0, stop_step=num_steps)
+
+    def network(self, size: int) -> Network:
+        """Return the network with a training split of so many examples, for products."""
+        return Network(self.model().eval(), {"train": self.split(size)})
+
+
+def step_timing(trial: Trial, budget_s: float) -> Timing:
+    """Time a gradient step of a full batch."""
+    model = trial.model()
+    splits: dict[int, Split] = {}
+
+    def steps(size: int, repeats: int) -> None:
+        split = splits.setdefault(size, trial.split(4 * size))
+        trial.train(model, size, repeats, split)
+
+    return growing(steps, trial.recipe.batch_size, budget_s)
+
+
+def evaluation_timing(trial: Trial, wanted: int, budget_s: float) -> Timing:
+    """Time an evaluation of so many examples, or of a full batch of it."""
+    model = trial.model()
+    splits: dict[int, Split] = {}
+
+    def evaluations(size: int, repeats: int) -> None:
+        split = splits.setdefault(size, trial.split(size))
+        for _ in range(repeats):
+            evaluate(model, *split)
+
+    return growing(evaluations, min(EVALUATION_BATCH, wanted), budget_s)
+
+
+def product_timing(trial: Trial, dtype: str, wanted: int, budget_s: float) -> Timing:
+    """Time a Hessian product over so many examples, or over part of them, as operators compute it."""
+    operators: dict[int, Any] = {}
+
+    def products(size: int, repeats: int) -> None:
+        if size not in operators:
+            operators.clear()  # one set of graphs at a time
+            operators[size] = trial.network(size).hessian(dtype)
+        operator = operators[size]
+        vector = torch.randn(operator.dim, generator=torch.Generator().manual_seed(0), dtype=operator.dtype)
+        vector = vector.to(operator.device)
+        for _ in range(repeats):
+            operator.matvec(vector)
+        if operator.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return growing(products, min(EVALUATION_BATCH, wanted), budget_s)
+
+
+def eigendecomposition_s(device: str) -> float:
+    """Time the eigendecomposition of a small matrix in float64, in seconds per cube of its dimension."""
+    matrix = torch.randn(_EIGEN_DIM, _EIGEN_DIM, dtype=torch.float64, device=device)
+
+    def decompositions(size: int, repeats: int) -> None:
+        del size
+        for _ in range(repeats):
+            float(torch.linalg.eigh(matrix + matrix.T).eigenvalues[0])
+
+    decompositions(_EIGEN_DIM, 1)
+    return _seconds(decompositions, _EIGEN_DIM, 1) / _EIGEN_DIM**3
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with as many threads as a cell does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

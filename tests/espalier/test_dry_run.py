@@ -1,0 +1,123 @@
+"""A dry run: a plan that a person can judge, and nothing made or left on the disk."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.espalier.conftest import everything
+
+Espalier = Callable[..., Any]
+Refused = Callable[..., str]
+
+
+def columns(out: str, work: str) -> list[str]:
+    """Return a row of the table: cells, trainings, steps, products, time, ..."""
+    (line,) = [line for line in out.splitlines() if re.match(rf" *{work}  ", line)]
+    return re.split(r" {2,}", line.strip())[1:]
+
+
+@pytest.fixture
+def seen(espalier: Espalier, working_folder: Path, data_folder: Path) -> Espalier:
+    """Run a command that must end well and change nothing on the disk; return what it printed."""
+
+    def call(*arguments: object) -> str:
+        before = everything(working_folder.parent) | everything(data_folder)
+        answer = espalier(*arguments)
+        assert answer.code == 0, answer
+        assert everything(working_folder.parent) | everything(data_folder) == before
+        return str(answer.out)
+
+    return call
+
+
+def test_the_plan_by_hand(small_study: Path, seen: Espalier) -> None:
+    out = seen("run", small_study, "--dry-run", "--set", "analyses=[]")
+    # 160 examples in batches of 32 for 3 epochs; three recipes, a rewinding point at step 3, four rounds of IMP
+    assert out.splitlines()[0] == "study tiny-study: 19 cells; left to do:"
+    assert columns(out, "dense")[:3] == ["5", "4", "48"]  # and the row of the method that keeps all
+    assert columns(out, "imp")[:3] == ["4", "4", "48"]
+    assert columns(out, "rare_gems")[:3] == ["2", "4", "60"]
+    assert columns(out, "tiny")[:3] == ["19", "18", "246"]
+    assert re.search(r"longest chain: \S+ s \(1 dense, 3 imp\)", out)
+    assert "one cell at a time: " in out
+    assert "at 20 TFLOP/s sustained: " in out
+    assert "GPU-hours" in out
+    assert re.search(r"tiny on 1 thread: training \d", out)
+    assert "not prepared" not in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_guesses_have_their_range(small_study: Path, seen: Espalier) -> None:
+    out = seen(
+        "run", small_study, "--dry-run", "--set", "methods=[]", "--set", "options={limit={num_lanczos_steps=72}}"
+    )
+    assert columns(out, "spectrum")[2:4] == ["-", "256"]  # four probes of 64 steps: known
+    assert columns(out, "limit")[1:3] == ["~47", "~7050"]  # trainings of 30 epochs
+    assert "~: how often a search evaluates" in out
+
+
+def test_what_is_committed_is_not_counted(study: Path, settings: list[str], small_study: Path, seen: Espalier) -> None:
+    out = seen("run", small_study, "--out", study, "--dry-run", *settings, "--set", "seeds=[0,1]")
+    total, done = re.findall(r"(\d+) cells, (\d+) of them done", out)[0]
+    assert int(total) == 2 * int(done)
+    assert columns(out, "tiny")[0] == done
+    out = seen("run", small_study, "--out", study, "--dry-run", *settings)
+    assert f"{done} of them done in {study}: nothing is left to do" in out
+    assert "longest chain" not in out
+
+
+def test_data_that_is_not_there_is_planned_all_the_same(
+    seen: Espalier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESPALIER_DATA", str(tmp_path / "none"))
+    out = seen(
+        "run", "quickstart", "--dry-run", "--set", 'methods=["imp"]', "--set", "analyses=[]", "--set", "seeds=[0]"
+    )
+    assert "data not prepared: digits, written on first use" in out
+    # 11 rounds to 0.9 of which 10 are shared, and so on: 17 below 0.98, and the four that were asked for
+    assert columns(out, "imp")[:3] == ["21", "21", "39.9 k"]
+
+
+def test_a_gpu_that_is_not_there(small_study: Path, seen: Espalier) -> None:
+    slow, fast = (seen("run", small_study, "--dry-run", "--set", "analyses=[]", "--tflops", each) for each in (1e-3, 5))
+    assert "(--tflops to change)" not in slow
+    hours = [float(re.findall(r"sustained: ~?(\S+) GPU-hours", out)[0]) for out in (slow, fast)]
+    assert hours[0] == pytest.approx(5000 * hours[1], rel=0.1)  # to two digits
+    # 96 operations an example forward: 246 steps of 32 examples three times, 14 trainings' evaluations, 19 cells'
+    operations = 144 * (3 * 246 * 32 + 270 * 16 + 250 * 19)
+    assert hours[0] == pytest.approx(operations / 1e9 / 3600, rel=0.1)
+
+
+def test_a_profile_is_judged(small_study: Path, seen: Espalier, tmp_path: Path) -> None:
+    profile = tmp_path / "small.toml"
+    profile.write_text("time_min = 1\nmemory_gib = 0.01\nmax_running = 3\n")
+    out = " ".join(seen("submit", small_study, "--profile", profile, "--dry-run", "--set", "analyses=[]").split())
+    assert "3 cells at a time: " in out
+    assert "profile, dense: memory_gib = 0.01 IS TOO LITTLE (" in out
+    assert "time_min = 1 suffices (" in out
+    profile.write_text("time_min = 1\nmemory_gib = 64\ncells_per_job = 10000\n[kinds.prune]\ngpus = 1\n")
+    out = " ".join(seen("submit", small_study, "--profile", profile, "--dry-run", "--set", "analyses=[]").split())
+    assert "profile, dense: memory_gib = 64 suffices (" in out
+    assert "time_min = 1 IS TOO LITTLE (10000 cells in a job, " in out
+    assert "a processor cannot tell; give --tflops" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--set", 'methods=["lompp"]'), "No method named 'lompp'. Did you mean 'lomp'?"),
+        (("--set", 'data="digit"'), "No data set named 'digit'. Did you mean 'digits'?"),
+        (("--set", 'data="/nowhere/mine.h5"'), "/nowhere/mine.h5 does not exist."),
+        (("--profile", "cpu"), "--profile cpu is for a cluster."),
+        (("--tflops", "0"), "--tflops"),
+    ],
+)
+def test_bad_input_is_one_line(words: tuple[str, ...], line: str, small_study: Path, refused: Refused) -> None:
+    assert line in refused("run", small_study, "--dry-run", *words)
+
+
+def test_tflops_belong_to_a_dry_run(small_study: Path, refused: Refused) -> None:
+    assert "--tflops 5 is for an estimate. Expected: with --dry-run." in refused("run", small_study, "--tflops", "5")
