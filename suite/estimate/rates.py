@@ -31,7 +31,7 @@ _PLAN_PRODUCTS = 50  # examples that trial products of a memory plan pass over
 # fields of a recipe that change no step's time
 _NO_TIME = {
     "epochs": 1,
-    "learning_rate": 0.1,
+    "learning_rate": 1e-6,  # small: random examples are no reason to diverge
     "weight_decay": 0.0,
     "l1": 0.0,
     "l1_scope": "prunable",
