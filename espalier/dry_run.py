@@ -103,10 +103,12 @@ class Shown:
         from rich.table import Table
 
         table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
-        for index, head in enumerate(_HEADS):
-            table.add_column(head, justify="right" if index else "left", overflow="fold")
-        for row in self._rows():
-            table.add_row(*row)
+        rows = list(self._rows())
+        used = [index for index in range(len(_HEADS)) if any(row[index] not in ("", "-") for row in rows)]
+        for index in used:
+            table.add_column(_HEADS[index], justify="right" if index else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(row[index] for index in used))
         return table
 
     def _rows(self) -> Iterator[list[str]]:
@@ -178,8 +180,7 @@ class Shown:
                 + f" (from {timing.size}, not {timing.wanted})" * timing.is_extrapolated
                 for what, timing in timings(rates).items()
             ]
-            threads = rates.subject.threads
-            on = f" on {threads} thread{'s' * (threads > 1)}" if self.found.device == "cpu" else ""
+            on = f" on {_threads(rates.subject.threads)}" if self.found.device == "cpu" else ""
             yield f"  {name}{on}: {', '.join(parts)}"
 
     def _doubts(self) -> Iterator[str]:
@@ -219,6 +220,14 @@ class Shown:
         jobs = f"{asked.cells_per_job} cells in a job, " * (asked.cells_per_job > 1)
         enough = _verdict(needed_s <= 60 * asked.time_min)
         yield f"time_min = {asked.time_min} {enough} ({jobs}{span(needed_s)} at most)"
+
+
+def _threads(count: int) -> str:
+    """Return the threads that were computed with: those of the task, or those of them that have a processor."""
+    from suite.estimate.timing import threads_here
+
+    here = threads_here(count)
+    return f"{here} of its {count} threads" if here < count else f"{count} thread{'s' * (count > 1)}"
 
 
 def _verdict(suffices: bool) -> str:

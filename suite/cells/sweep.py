@@ -108,8 +108,7 @@ def work(config: Config, sizes: Sizes) -> Work:
     """Count evaluations of every split; how many the curve's bends need is known by its range."""
     most = min(config.max_evaluations, config.num_sparsities)
     evaluations = Guess(min(_LEAST_EVALUATIONS, most), most, most)
-    # sparsities and counts compress to a half, what is interpolated hardly
-    disk_bytes = file_bytes(_NUM_CURVES, 4, 6.5 * config.num_sparsities * (_NUM_CURVES - 1))
+    disk_bytes = file_bytes(_NUM_CURVES, 4, 3 * config.num_sparsities * (_NUM_CURVES - 1))  # of 8: a guess
     return Work((), evaluations.times(sizes.num_examples), disk_bytes=disk_bytes)
 
 

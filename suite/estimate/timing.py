@@ -1,5 +1,6 @@
 """How long a few real training steps, evaluations and Hessian products take on the device that is there."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,10 +58,11 @@ def growing(run: Callable[[int, int], None], wanted: int, budget_s: float) -> Ti
     Args:
         run: computes on so many examples, so many times.
         wanted: the size that is asked about.
-        budget_s: for all trials; the first is always made, twice.
+        budget_s: for all trials but a first one, which loads kernels; one more is made in any case.
     """
-    began, size = time.monotonic(), min(_SMALLEST, wanted)
-    run(size, 1)  # libraries choose and load their kernels
+    size = min(_SMALLEST, wanted)
+    run(size, 1)  # libraries choose and load their kernels, which is no part of the budget
+    began = time.monotonic()
     while True:
         once = _seconds(run, size, 1)
         left = budget_s - (time.monotonic() - began)
@@ -190,10 +192,16 @@ def eigendecomposition_s(device: str) -> float:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Compute with as many threads as a cell does."""
+    """Compute with as many threads as a cell does, or as there are processors: more would wait for one another."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads_here(count))
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def threads_here(count: int) -> int:
+    """Return how many of so many threads have a processor of their own."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(count, processors)

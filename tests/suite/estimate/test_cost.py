@@ -89,7 +89,7 @@ def test_time_is_linear_in_what_was_measured(tiny: Estimate) -> None:
     random = next(each for each in tiny.costs if each.label == "random")
     (step,) = rates.steps.values()
     assert rates.evaluation is not None
-    computing = 15 * step.seconds + (3 * 90 + 250) * rates.evaluation.per_example_s
+    computing = 15 * 32 * step.per_example_s + (3 * 90 + 250) * rates.evaluation.per_example_s
     assert random.seconds.likely == pytest.approx(random.begin_s + computing)
 
 

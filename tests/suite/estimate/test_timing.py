@@ -50,7 +50,7 @@ def test_a_slow_one_is_extrapolated_within_the_budget(clock: Clock) -> None:
     assert found.is_extrapolated
     assert 2 <= found.size < 128
     assert found.per_example_s == pytest.approx(0.1)
-    assert clock.now <= 5.0
+    assert clock.now <= 5.0 + 0.2  # and the first
 
 
 @pytest.mark.parametrize("clock", [(0.0, 60.0)], indirect=True)
