@@ -51,7 +51,7 @@ def training_bytes(trial: Trial, sizes: Sizes) -> int:
 
     def evaluations(size: int) -> list[int]:
         split = trial.split(size)
-        return live_bytes(lambda: evaluate(model, *split), device)
+        return live_bytes(lambda: evaluate(model, split), device)
 
     batch = min(trial.recipe.batch_size, sizes.num_train)
     largest = min(EVALUATION_BATCH, sizes.num_examples)

@@ -153,7 +153,7 @@ def evaluation_timing(trial: Trial, wanted: int, budget_s: float) -> Timing:
     def evaluations(size: int, repeats: int) -> None:
         split = splits.setdefault(size, trial.split(size))
         for _ in range(repeats):
-            evaluate(model, *split)
+            evaluate(model, split)
 
     return growing(evaluations, min(EVALUATION_BATCH, wanted), budget_s)
 
