@@ -66,7 +66,9 @@ class Override(Settings):
     constraint: Constraint | None = None
     nodes: Count | None = None  # several only in kinds.KIND of a kind whose probes are spread over workers
     gpus: Annotated[int, Field(ge=0)] | None = None
-    cpus: Count | None = None  # by default as many as the cell has threads; where probes are spread, times gpus
+    cpus: Count | None = (
+        None  # by default as many as the cell has threads; times gpus, or processes, where it has several
+    )
     memory_gib: Memory | None = None
     time_min: Count | None = None
     cells_per_job: Count | None = None
@@ -116,7 +118,8 @@ class Profile(Override):
         """Return what one cell asks for.
 
         Raises:
-            UserError: the profile gives fewer processors than the cell, or the workers of its probes, compute with.
+            UserError: the profile gives fewer processors than the cell, or the workers of its probes, compute with, or
+            fewer GPUs than the processes that share its batches.
         """
         own = self.kinds.get(cell.id.kind, Override()).model_dump(exclude_none=True)
         asked = self.model_dump(include=set(Override.model_fields), exclude_none=True) | own
@@ -124,11 +127,19 @@ class Profile(Override):
         if cells is None or ("minutes_per_cell" in own and "cells_per_job" not in own):
             fits = self.minutes_per_job / minutes if minutes and self.minutes_per_job else 1
             cells = max(1, int(fits))
-        workers = max(1, asked.get("gpus", 0)) if _is_spread(cell.id.kind) else 1  # on each node
+        gpus = asked.get("gpus", 0)
+        if 0 < gpus < cell.processes:
+            raise UserError(
+                f"gpus = {gpus} in the profile, but training.data_parallel = {cell.processes} for {cell.title}. "
+                f"Expected: at least {cell.processes}, one for each process; put gpus = {cell.processes} under "
+                f"[kinds.{cell.id.kind}]."
+            )
+        workers = max(1, gpus) if _is_spread(cell.id.kind) else cell.processes  # on each node
         needed = cell.threads * workers
         found = Resources(**{"cpus": needed, "cells_per_job": cells} | asked)
         if found.cpus < needed:
-            each = f" in each of {workers} workers, one for each GPU" if workers > 1 else ""
+            what = "processes" if cell.processes > 1 else "workers, one for each GPU"
+            each = f" in each of {workers} {what}" if workers > 1 else ""
             raise UserError(
                 f"cpus = {found.cpus} in the profile, but {cell.title} computes with {cell.threads} threads{each}. "
                 f"Expected: at least {needed}; leave cpus out, or raise it."

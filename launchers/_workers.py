@@ -5,7 +5,6 @@ All members of a group are on one node, so they meet over a private file and tal
 
 import os
 import platform
-import socket
 import tempfile
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,6 +19,7 @@ from suite.curvature.probes import RunRequest
 from suite.curvature.sharded import PeerLost, ShardableSource, SummedOperator, serve
 from suite.curvature.slq import OperatorSource, ProbeResult, run_probe
 from suite.environment import best_device
+from suite.process_group import process_group
 
 ON_CPU = "ESPALIER_PROBES_ON_CPU"  # set where GPUs are handed out that torch cannot use: they only count workers
 
@@ -126,7 +126,7 @@ class GroupWorker(ProbeWorker):
         assert isinstance(self.source, ShardableSource)
         shard = self.source.build_shard(self.rank, self.size)
         try:
-            self.group = _process_group(folder, self.rank, self.size, self.timeout, shard.device)
+            self.group = process_group(folder, self.rank, self.size, self.timeout, shard.device)
         except PeerLost as lost:
             return lost
         self._keep(SummedOperator(shard, self.group) if self.rank == 0 else shard)
@@ -150,21 +150,6 @@ class GroupWorker(ProbeWorker):
         except PeerLost as lost:
             return lost
         return None
-
-
-def _process_group(folder: str, rank: int, size: int, timeout: timedelta, device: torch.device) -> Any:
-    from torch import distributed
-
-    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
-    store = distributed.FileStore(os.path.join(folder, "store"), size)  # type: ignore[attr-defined]
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    own = device if device.type == "cuda" and device.index is not None else None  # connects now, not at first use
-    try:
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout, device_id=own)
-    except RuntimeError as error:
-        raise PeerLost(f"the group did not come together: {error}".splitlines()[0]) from error
-    return distributed.group.WORLD
 
 
 def _on_own_device(source: OperatorSource) -> OperatorSource:

@@ -18,6 +18,7 @@ from suite.attempt import Outcome, attempt
 from suite.claim import Assignment
 from suite.extensions import load
 from suite.plan import Cell, Plan
+from suite.ranks import check_gpus
 from suite.store import Store
 
 NAME = "ray"
@@ -34,17 +35,22 @@ def run(plan: Plan, folder: Path, *, workers: int, report: Report) -> list[Outco
     Args:
         plan: what to run.
         folder: the study's folder.
-        workers: cells at a time; each has as many CPU threads as its task says.
+        workers: cells at a time; each process of one has as many CPU threads as its task says.
         report: called with every event.
 
     Returns:
         One outcome per cell, in the plan's order. A cell whose worker was killed is tried MAX_ATTEMPTS times.
+
+    Raises:
+        UserError: a cell needs more GPUs than there are.
     """
     schedule = Schedule(plan, Store(folder))
     for outcome in list(schedule.outcomes.values()):
         report(Finished(outcome))
     if not schedule.finished:
-        threads = max(cell.threads for cell in plan.cells)
+        for cell in plan.cells:
+            check_gpus(cell)  # what Ray never has, a cell would wait for
+        threads = max(cell.threads * cell.processes for cell in plan.cells)
         with ray_session(workers * threads, torch.cuda.device_count()) as ray:
             _Pool(ray, schedule, folder, workers, report).drain()
     return [schedule.outcomes[cell.id.key] for cell in plan.cells]
@@ -107,8 +113,8 @@ class _Pool:
         probe_map = RayProbeMap(num_gpus or self.workers, cell.threads, min(1, num_gpus), patience=patience)
         # A sharded cell only waits for its actors, which take the CPUs; if it held one, two could block each other.
         task = self.ray.remote(max_retries=0)(_attempt).options(
-            num_cpus=0 if sharded else cell.threads,
-            num_gpus=0 if sharded else gpu_share(cell.id.kind, self.workers, num_gpus),
+            num_cpus=0 if sharded else cell.threads * cell.processes,
+            num_gpus=0 if sharded else _num_gpus(cell, self.workers, num_gpus),
             name=cell.title,
         )
         assignment = Assignment(self.name, str(self.attempts[cell.id.key]))
@@ -132,6 +138,13 @@ class _Pool:
             raise error.cause from None  # a full disk, say: the run cannot go on
         for ended in self.schedule.finish(Outcome(**{**vars(outcome), "attempts": tries})):
             self.report(Finished(ended))
+
+
+def _num_gpus(cell: Cell, workers: int, num_gpus: int) -> float:
+    """Return the GPUs of a cell that computes by itself: one for each of several processes, or a share of one."""
+    if cell.processes > 1:
+        return min(1, num_gpus) * cell.processes
+    return gpu_share(cell.id.kind, workers, num_gpus)
 
 
 def _attempt(cell: Cell, folder: str, probe_map: RayProbeMap | None, board: Any, assignment: Assignment) -> Outcome:

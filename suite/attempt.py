@@ -18,13 +18,17 @@ from threadpoolctl import threadpool_limits
 from data.hdf5 import FileRefused
 from suite.cells._context import Context
 from suite.claim import Assignment, Owner, claimed
+from suite.curvature.pace import silent
 from suite.curvature.slq import ProbeMap, inline_map
 from suite.environment import best_device, environment, hardware
 from suite.errors import STORAGE_ERRORS, UserError
 from suite.extensions import load
 from suite.plan import Cell
+from suite.ranks import RankFailed, run_in_ranks
+from suite.record import Record
 from suite.store import CellId, Store
 from suite.training.checkpoint import Notice, Trainings
+from suite.training.data_parallel import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +89,7 @@ def attempt(
                 return Outcome(cell.id, "cached", host=platform.node())
             if not ours:
                 return Outcome(cell.id, "failed", f"failed elsewhere: {_last_line(store.log_path(cell.id))}")
-            return _compute(cell, store, _context(cell, store, probe_map, progress, notice, stream), start)
+            return _computed(cell, store, probe_map, tell, notice or Notice(), start, stream)
     except OSError as error:
         if error.errno in STORAGE_ERRORS:  # no cell can be committed: stop the run instead of failing one by one
             raise UserError(
@@ -97,11 +101,71 @@ def attempt(
         return _failed(cell, store, error, start)
 
 
-def _compute(cell: Cell, store: Store, context: Context, start: float) -> Outcome:
+def compute(
+    cell: Cell,
+    folder: Path,
+    *,
+    notice: Notice,
+    progress: Callable[[float, str], None],
+    probe_map: ProbeMap = inline_map,
+    ranks: Ranks | None = None,
+    stream: bool | None = None,
+) -> None:
+    """Compute a claimed cell in this process, and commit its record.
+
+    ranks: of several processes that do so at the same time the first one tells, saves and commits.
+    stream: see attempt.
+
+    Raises:
+        Exception: whatever goes wrong in the cell.
+        Interrupted: see attempt.
+    """
+    store, is_first = Store(folder), ranks is None or ranks.is_first
+    device, checkpoint = best_device(), store.checkpoint_path(cell.id) if is_first else None
+    # The key stands for configuration, versions and inputs; the bits depend on these two beside.
+    identity = f"{cell.id.kind} {cell.id.key} with torch {torch.__version__} on {hardware(device)}"
+    context = Context(
+        places={name: Path(place) for name, place in cell.places.items()},
+        input_paths={role: (cell_id, store.path(cell_id)) for role, cell_id in cell.inputs.items()},
+        probe_map=probe_map,
+        device=device,
+        stream=stream,
+        checkpoint=checkpoint,
+        trainings=Trainings(checkpoint, identity, notice),
+        ranks=ranks,
+        progress=progress if is_first else silent,
+    )
+    with _threads(cell.threads):
+        start = time.monotonic()
+        record = _record(cell, store, context)
+        if is_first:
+            record.environment = environment(device, cell.threads)
+            record.timings["wall_s"] = time.monotonic() - start + context.trainings.earlier_s
+            store.commit(cell.id, record, cell.config)
+
+
+def _record(cell: Cell, store: Store, context: Context) -> Record:
+    module = load("suite.cells", cell.id.kind, "kind of cell")
+    inputs = {role: store.load(cell_id) for role, cell_id in cell.inputs.items()}
+    record: Record = module.run(module.Config.model_validate(cell.config, strict=False), inputs, context)
+    return record
+
+
+def _computed(
+    cell: Cell,
+    store: Store,
+    probe_map: ProbeMap,
+    progress: Callable[[float, str], None],
+    notice: Notice,
+    start: float,
+    stream: bool | None,
+) -> Outcome:
     """Compute a claimed cell. A failure is written down while the claim is held: whoever waits shall find it."""
     try:
-        with _threads(cell.threads):
-            _run_and_commit(cell, store, context)
+        if cell.processes > 1:
+            run_in_ranks(cell, store.folder, notice=notice, progress=progress)
+        else:
+            compute(cell, store.folder, notice=notice, progress=progress, probe_map=probe_map, stream=stream)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
             raise
@@ -140,39 +204,6 @@ def _failed(cell: Cell, store: Store, error: Exception, start: float) -> Outcome
     return Outcome(cell.id, "failed", message, time.monotonic() - start, platform.node())
 
 
-def _context(
-    cell: Cell,
-    store: Store,
-    probe_map: ProbeMap,
-    progress: Callable[[float, str], None] | None,
-    notice: Notice | None,
-    stream: bool | None,
-) -> Context:
-    device, checkpoint = best_device(), store.checkpoint_path(cell.id)
-    # The key stands for configuration, versions and inputs; the bits depend on these two beside.
-    identity = f"{cell.id.kind} {cell.id.key} with torch {torch.__version__} on {hardware(device)}"
-    return Context(
-        places={name: Path(place) for name, place in cell.places.items()},
-        input_paths={role: (cell_id, store.path(cell_id)) for role, cell_id in cell.inputs.items()},
-        probe_map=probe_map,
-        device=device,
-        stream=stream,
-        checkpoint=checkpoint,
-        trainings=Trainings(checkpoint, identity, notice or Notice()),
-        **({"progress": progress} if progress else {}),
-    )
-
-
-def _run_and_commit(cell: Cell, store: Store, context: Context) -> None:
-    module = load("suite.cells", cell.id.kind, "kind of cell")
-    start = time.monotonic()
-    inputs = {role: store.load(cell_id) for role, cell_id in cell.inputs.items()}
-    record = module.run(module.Config.model_validate(cell.config, strict=False), inputs, context)
-    record.environment = environment(context.device, cell.threads)
-    record.timings["wall_s"] = time.monotonic() - start + context.trainings.earlier_s
-    store.commit(cell.id, record, cell.config)
-
-
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     """Compute with a fixed number of threads, in torch and in every BLAS: sums depend on it."""
@@ -188,7 +219,8 @@ def _threads(count: int) -> Iterator[None]:
 def _explain(error: Exception, cell: Cell, store: Store) -> str:
     """Write the log of a failed attempt and return its one line."""
     expected = isinstance(error, UserError | FileRefused | OSError)
-    message = str(error) if expected else f"{type(error).__name__}: {error}"
+    is_named = expected or isinstance(error, RankFailed)
+    message = str(error) if is_named else f"{type(error).__name__}: {error}"
     message = message.splitlines()[0] if message else type(error).__name__
     log = f"{cell.title}\nhost {platform.node()} pid {os.getpid()}\n\n{''.join(traceback.format_exception(error))}"
     try:

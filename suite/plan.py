@@ -25,6 +25,8 @@ class Cell:
         title: for people; not in the key.
         threads: threads it computes with (also in config: sums depend on it).
         places: where files lie on this machine, for example the data set's; not in the key.
+        processes: that compute it together, each with so many threads; more than one where its trainings share batches
+            (in config as their data_parallel).
     """
 
     id: CellId
@@ -33,6 +35,7 @@ class Cell:
     title: str
     threads: int
     places: dict[str, str] = field(default_factory=dict)
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,14 @@ def plan_from_json(text: str, origin: Path) -> Plan:
         return Plan(
             validated(Study, values["study"], str(origin)),
             {name: validated(Task, task, str(origin)) for name, task in values["tasks"].items()},
-            tuple(_cell_from(cell) for cell in values["cells"]),
+            tuple(cell_from(cell) for cell in values["cells"]),
             tuple(PlannedRow(CellId(**row["cell"]), row["fields"]) for row in values["rows"]),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{origin} is not a plan ({error}). Run the study again to write a new one.") from None
 
 
-def _cell_from(values: dict[str, Any]) -> Cell:
+def cell_from(values: dict[str, Any]) -> Cell:
+    """Return the cell of which these are the plain values, as asdict gives them."""
     inputs = {role: CellId(**cell_id) for role, cell_id in values.pop("inputs").items()}
     return Cell(id=CellId(**values.pop("id")), inputs=inputs, **values)

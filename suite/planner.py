@@ -20,6 +20,7 @@ from suite.store import CellId
 from suite.strict import Settings, validated
 from suite.study import Recipe, Study, Task
 from suite.training.augmentation import check_augmentation
+from suite.training.data_parallel import data_parallel
 from suite.training.schedules import num_steps
 
 Finder = Callable[[Task], Located]
@@ -92,7 +93,8 @@ class Planner:
         input_ids = {role: cell.id for role, cell in inputs.items()}
         cell_id = CellId(kind, _key(kind, values, input_ids))
         places = {"data": str(self.network(task)[0].path)}
-        cell = Cell(cell_id, values, input_ids, f"{task.name} {title}", task.threads, places)
+        processes = data_parallel([value for _, value in config if isinstance(value, Recipe)])
+        cell = Cell(cell_id, values, input_ids, f"{task.name} {title}", task.threads, places, processes)
         return self.cells.setdefault(cell_id.key, cell)
 
     def network(self, task: Task) -> tuple[Located, ModelSpec, int]:

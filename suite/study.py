@@ -53,6 +53,9 @@ class Recipe(Settings):
     # examples that go forward and backward at once, for what does not fit into memory: their gradients add up to the
     # batch's, but batch normalisation sees each micro-batch alone
     micro_batch_size: PositiveInt | None = None
+    # processes, on a GPU of their own where there are GPUs, that share each batch; batch normalisation sees the share
+    # of each process alone, as torch's DistributedDataParallel has it, and sums round otherwise for another number
+    data_parallel: Annotated[int, Field(ge=1, le=64)] = 1
 
     @model_validator(mode="after")
     def _milestones_belong_to_step(self) -> "Recipe":
@@ -71,6 +74,20 @@ class Recipe(Settings):
             raise ValueError(
                 f"compile = 'cuda_graphs' with micro_batch_size = {self.micro_batch_size}; a graph overwrites the "
                 "gradients of the micro-batch before: set compile = 'inductor', or leave micro_batch_size out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_process_has_its_share(self) -> "Recipe":
+        if self.data_parallel > 1 and self.batch_size < 2 * self.data_parallel:
+            raise ValueError(
+                f"data_parallel = {self.data_parallel} with batch_size = {self.batch_size}; each process needs two "
+                f"examples of a batch: set data_parallel = {max(1, self.batch_size // 2)} or less, or raise batch_size"
+            )
+        if self.data_parallel > 1 and self.compile == "cuda_graphs":
+            raise ValueError(
+                f"data_parallel = {self.data_parallel} with compile = 'cuda_graphs'; a graph does not wait for the "
+                "gradients of other processes: set compile = 'inductor', or data_parallel = 1"
             )
         return self
 
@@ -103,7 +120,14 @@ class Task(Settings):
     def recipe(self, method: str) -> Recipe:
         """Return the recipe with which a method's dense reference, and its pruned network, is trained."""
         values = self.training.model_dump(mode="json") | self.recipes.get(method, {})
-        return validated(Recipe, values, f"task {self.name}, recipes.{method}")
+        recipe = validated(Recipe, values, f"task {self.name}, recipes.{method}")
+        if recipe.data_parallel != self.training.data_parallel:
+            raise UserError(
+                f"task {self.name}, recipes.{method}.data_parallel = {recipe.data_parallel}, but "
+                f"training.data_parallel = {self.training.data_parallel}. Expected: one number for a task; leave the "
+                "first out."
+            )
+        return recipe
 
 
 class Faithful(Settings):

@@ -7,6 +7,7 @@ from suite.curvature.pace import Advance, silent
 from suite.curvature.slq import ProbeMap, inline_map
 from suite.store import CellId
 from suite.training.checkpoint import Trainings
+from suite.training.data_parallel import Ranks
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Context:
         checkpoint: a folder, there or not, for what a cell that is killed goes on from; it is removed once the cell is
             committed. None: nothing is saved on the way.
         trainings: saves the trainings of the cell in that folder.
+        ranks: this process among those that run the cell at the same time, for its trainings; what is beside them, each
+            does for itself. None: it runs in this process alone.
         progress: called with a fraction in [0, 1] and a short text.
     """
 
@@ -32,4 +35,5 @@ class Context:
     stream: bool | None = None
     checkpoint: Path | None = None
     trainings: Trainings = field(default_factory=Trainings)
+    ranks: Ranks | None = None
     progress: Advance = silent

@@ -51,6 +51,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         stop_step=config.stop_step,
         progress=context.progress,
         stage=context.trainings.stage("training"),
+        ranks=context.ranks,
     )
     flops = training_flops(forward_flops(problem.model, splits["train"]), None, history.num_examples)
     return Record(

@@ -25,6 +25,7 @@ from suite.pruning.masks import Masks, split_like
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Recipe, Task
+from suite.training.data_parallel import Ranks
 from suite.training.loop import VERSION as TRAINING_VERSION
 from suite.training.loop import train
 
@@ -133,7 +134,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         record = Record(metrics=search_metrics_of(inputs["spectrum"]), cost={"matvecs": 0.0})
     else:
         record = _predicted(config, config.num_lanczos_steps, network, order, inputs["spectrum"], context)
-    steps = _measure(_Sweep(network, order, config), record, context)
+    steps = _measure(_Sweep(network, order, config, context.ranks), record, context)
     record.cost["gradient_steps"] = float(steps)
     return record
 
@@ -181,8 +182,8 @@ def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
 class _Sweep:
     """Prunes one network in memory to any sparsity, with or without training the rest, and evaluates it."""
 
-    def __init__(self, network: Network, order: MagnitudeOrder, config: Config) -> None:
-        self.network, self.order, self.config = network, order, config
+    def __init__(self, network: Network, order: MagnitudeOrder, config: Config, ranks: Ranks | None) -> None:
+        self.network, self.order, self.config, self.ranks = network, order, config, ranks
         self.dense = {name: value.detach().clone() for name, value in network.model.state_dict().items()}
         self.num_steps = 0
         self.reference = self._evaluated()
@@ -196,7 +197,8 @@ class _Sweep:
         """Remove the smallest weights and re-optimise the others with the plain recipe."""
         masks = self._prune(sparsity)
         splits = {"train": self.network.splits["train"]}
-        history = train(self.network.model, splits, self.config.fine_tune_recipe, self.config.seed, masks=masks)
+        recipe, seed = self.config.fine_tune_recipe, self.config.seed
+        history = train(self.network.model, splits, recipe, seed, masks=masks, ranks=self.ranks)
         self.num_steps += history.num_steps
         return self._evaluated()
 

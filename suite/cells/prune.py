@@ -65,6 +65,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
             start_step=ticket.start_step,
             progress=context.progress,
             stage=context.trainings.stage("training"),
+            ranks=context.ranks,
         )
     return _record(config, inputs, problem, ticket, history)
 
@@ -112,6 +113,7 @@ def _search(config: Config, inputs: Mapping[str, Record], problem: Problem, cont
         previous=_previous(inputs["previous"], problem) if "previous" in inputs else None,
         progress=context.progress,
         trainings=context.trainings,
+        ranks=context.ranks,
     )
 
 

@@ -4,14 +4,16 @@ The first process (rank 0) runs the algorithm alone and hands each vector round;
 and keep nothing. So no two processes have to agree bit for bit, and a Krylov basis lies in one memory only.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.distributed import ProcessGroup, Work
+from torch.distributed import ProcessGroup
 
 from suite.curvature.operators import CountedOperator, SymmetricOperator
+from suite.process_group import PeerLost, completed
+
+__all__ = ["PeerLost", "ShardableSource", "SummedOperator", "serve"]
 
 
 @runtime_checkable
@@ -25,10 +27,6 @@ class ShardableSource(Protocol):
     def build_shard(self, rank: int, size: int) -> SymmetricOperator:
         """Return the part of one of `size` processes, rank counted from 0; the products of all parts add up."""
         ...
-
-
-class PeerLost(RuntimeError):
-    """A process of the group has ended or is silent: the group is of no more use, its shards have to be built anew."""
 
 
 class SummedOperator(CountedOperator):
@@ -96,21 +94,11 @@ def serve(shard: SymmetricOperator, group: ProcessGroup) -> int:
 
 def _hand_round(group: ProcessGroup, tensor: Tensor) -> None:
     """Overwrite a tensor by that of rank 0."""
-    _wait(lambda: group.broadcast(tensor, 0))
+    completed(lambda: group.broadcast(tensor, 0))
 
 
 def _add_up(group: ProcessGroup, products: Tensor) -> Tensor:
     """Return the sum over all ranks in rank 0, and nothing of use elsewhere."""
     products = products.contiguous()
-    _wait(lambda: group.reduce(products, 0))
+    completed(lambda: group.reduce(products, 0))
     return products
-
-
-def _wait(begin: Callable[[], Work]) -> None:
-    try:
-        begin().wait()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:  # every backend has errors of its own, all of them below this one
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise PeerLost(f"a process of the group is lost: {reason}") from error

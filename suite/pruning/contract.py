@@ -17,6 +17,7 @@ from suite.pruning.masks import Masks
 from suite.strict import Settings
 from suite.study import Recipe
 from suite.training.checkpoint import Trainings
+from suite.training.data_parallel import Ranks
 
 State = dict[str, Tensor]
 
@@ -37,6 +38,7 @@ class Search:
         previous: weights and masks of the previous round, for methods that prune in rounds.
         progress: called with a fraction in [0, 1] and a short text.
         trainings: give `train` a stage of it, so that a search that is killed goes on where it was.
+        ranks: give them to `train`, so that the processes of the cell share the batches of a search.
     """
 
     problem: Problem
@@ -50,6 +52,7 @@ class Search:
     previous: tuple[State, Masks] | None
     progress: Callable[[float, str], None]
     trainings: Trainings = field(default_factory=Trainings)
+    ranks: Ranks | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from suite.seeds import generator
 from suite.splits import Examples, Split
 from suite.study import Recipe
 from suite.training.augmentation import CropFlip, check_augmentation
+from suite.training.data_parallel import Ranks
 from suite.training.schedules import steps_per_epoch
 
 
@@ -22,11 +23,13 @@ class Batches:
         recipe: batch size and augmentation.
         seed: the order of epoch e is a permutation drawn from generator(seed, "order", e), crops and flips are drawn
             from generator(seed, "augmentation", e).
+        ranks: of several processes each has its shard of every batch; None: there is one.
     """
 
     examples: Examples
     recipe: Recipe
     seed: int
+    ranks: Ranks | None = None
     _epoch: int = field(default=-1, init=False)
     _next: int = field(default=-1, init=False)
     _coming: Iterator[Split] = field(init=False)
@@ -38,15 +41,29 @@ class Batches:
         check_augmentation(self.recipe.augmentation, self.examples.input_shape)
 
     def at(self, step: int) -> Split:
-        """Return the batch of a step, pixels not yet normalised; the last one of an epoch may be smaller."""
-        epoch, position = divmod(step, steps_per_epoch(self.recipe, len(self.examples.targets)))
+        """Return this process's part of the batch of a step, pixels not yet normalised."""
+        epoch, position = divmod(step, self._per_epoch)
         first, size = position * self.recipe.batch_size, self.recipe.batch_size
         if epoch != self._epoch:
             self._draw(epoch)
-        if step != self._next or position == 0:
-            self._coming = self.examples.batches(self._order[first:], size)
-        self._next, batch, index = step + 1, next(self._coming), self._order[first : first + size]
+        index = self._order[first : first + size]
+        if self.ranks is not None:
+            index = index[self.ranks.shard(len(index))]
+            batch = self.examples.part(index)
+        else:
+            if step != self._next or position == 0:
+                self._coming = self.examples.batches(self._order[first:], size)
+            self._next, batch = step + 1, next(self._coming)
         return self._augmentation(batch, index) if self._augmentation else batch
+
+    def num_examples(self, step: int) -> int:
+        """Return the size of the whole batch of a step; the last one of an epoch may be smaller."""
+        begin = step % self._per_epoch * self.recipe.batch_size
+        return min(self.recipe.batch_size, len(self.examples.targets) - begin)
+
+    @property
+    def _per_epoch(self) -> int:
+        return steps_per_epoch(self.recipe, len(self.examples.targets))
 
     def _draw(self, epoch: int) -> None:
         count, device = len(self.examples.targets), self.examples.targets.device

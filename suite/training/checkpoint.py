@@ -205,8 +205,8 @@ class Stage:
             "step": state.step,
             "facts": dict(state.facts),
             "spent_s": self.trainings.spent_s,
-            "tensors": [[key, str(value.dtype), list(value.shape)] for key, value in state.tensors.items()],
-            "piece": write_tensor(self.folder, stem, writer, _packed(state.tensors)),
+            "tensors": described(state.tensors),
+            "piece": write_tensor(self.folder, stem, writer, packed(state.tensors)),
         }
 
         def build(file: h5py.File) -> None:
@@ -227,7 +227,7 @@ class Stage:
             raise refusal(path, f"is of {facts['identity']!r}", repr(self._identity))
         content = read_tensor(self.folder, facts["piece"])
         self.trainings.earlier_s = max(self.trainings.earlier_s, facts["spent_s"])
-        return State(facts["step"], dict(_unpacked(content, facts["tensors"])), facts["facts"])
+        return State(facts["step"], dict(unpacked(content, facts["tensors"])), facts["facts"])
 
 
 def _remove(path: Path) -> None:
@@ -237,15 +237,21 @@ def _remove(path: Path) -> None:
             each.unlink()
 
 
-def _packed(tensors: Mapping[str, Tensor]) -> Tensor:
+def packed(tensors: Mapping[str, Tensor]) -> Tensor:
     """Return all tensors' bytes, one after the other, on the CPU; so any dtype is written the same way."""
     flat = [value.detach().cpu().contiguous().reshape(-1) for value in tensors.values()]
     return torch.cat([each.view(torch.uint8) for each in flat])
 
 
-def _unpacked(content: Tensor, described: list[Any]) -> Iterator[tuple[str, Tensor]]:
+def described(tensors: Mapping[str, Tensor]) -> list[Any]:
+    """Return what `packed` does not hold of tensors: their names, types and shapes; JSON."""
+    return [[key, str(value.dtype), list(value.shape)] for key, value in tensors.items()]
+
+
+def unpacked(content: Tensor, words: list[Any]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that were `packed`, by name; words: what `described` said of them."""
     begin = 0
-    for name, word, shape in described:
+    for name, word, shape in words:
         dtype = getattr(torch, word.removeprefix("torch."))
         empty = torch.empty(shape, dtype=dtype)
         end = begin + empty.numel() * empty.element_size()

@@ -1,12 +1,14 @@
 """What changes from step to step of a training, for a checkpoint. Rate, order and crops are functions of the step."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from suite.training.checkpoint import Stage, State
+from suite.training.checkpoint import Stage, State, described, packed, unpacked
+from suite.training.data_parallel import Ranks
 from suite.training.divergence import EpochLosses
 from suite.training.hooks import Hooks
 from suite.training.stepper import Stepper
@@ -49,9 +51,14 @@ class Changing:
         return State(step, tensors, {"history": asdict(self.history)})
 
     @torch.no_grad()
-    def restored(self, stage: Stage | None, start_step: int) -> int:
-        """Set everything to the latest state that was saved, if there is one; return the next step."""
+    def restored(self, stage: Stage | None, start_step: int, ranks: Ranks | None = None) -> int:
+        """Set everything to the latest state that was saved, if there is one; return the next step.
+
+        Of several processes the first one finds it for all.
+        """
         found = stage.latest() if stage else None
+        if ranks is not None:
+            found = _of_first(found, ranks)
         if found is None:
             return start_step
         for name, value in self._values().items():
@@ -68,6 +75,20 @@ class Changing:
     def _values(self) -> dict[str, Tensor]:
         """Return parameters and buffers, also those that a state dict leaves out."""
         return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+
+
+def _of_first(found: State | None, ranks: Ranks) -> State | None:
+    """Return what the first process has found."""
+    words, numbers = b"", b""
+    if found is not None and ranks.is_first:
+        facts = {"step": found.step, "facts": found.facts, "tensors": described(found.tensors)}
+        words, numbers = json.dumps(facts).encode(), packed(found.tensors).numpy().tobytes()
+    words, numbers = ranks.of_first(words), ranks.of_first(numbers)
+    if not words:
+        return None
+    facts = json.loads(words)
+    content = torch.frombuffer(bytearray(numbers), dtype=torch.uint8)
+    return State(facts["step"], dict(unpacked(content, facts["tensors"])), facts["facts"])
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

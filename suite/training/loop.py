@@ -17,6 +17,7 @@ from suite.study import Recipe
 from suite.training.arithmetic import Arithmetic
 from suite.training.batches import Batches
 from suite.training.checkpoint import Stage, State
+from suite.training.data_parallel import Ranks, check_ranks
 from suite.training.divergence import EpochLosses
 from suite.training.going_on import Changing, History
 from suite.training.hooks import Hooks
@@ -42,6 +43,7 @@ def train(
     hooks: Hooks | None = None,
     progress: Progress | None = None,
     stage: Stage | None = None,
+    ranks: Ranks | None = None,
 ) -> History:
     """Train a network in place, from the first step or from the last state that was saved: the same bits either way.
 
@@ -57,6 +59,8 @@ def train(
         hooks: see Hooks.
         progress: called every two seconds and after each epoch with a fraction in [0, 1] and a text.
         stage: where the training is saved on the way; None: nowhere.
+        ranks: the processes that call this at the same time with the same arguments, and share each batch; as many as
+            recipe.data_parallel says. None: this one alone.
 
     Returns:
         The history.
@@ -64,7 +68,8 @@ def train(
     Raises:
         TrainingDiverged: the loss left the finite numbers or exploded, see suite.training.divergence.
         UserError: the recipe asks for what these inputs or this device cannot do.
-        ValueError: start_step is not below the schedule's number of steps.
+        ValueError: start_step is not below the schedule's number of steps, or the recipe wants other ranks.
+        PeerLost: another one of the processes has ended, or is silent.
         Interrupted: the cell was told to stop, and the training is saved.
 
     Cost: stop_step - start_step gradients of a batch, one evaluation of validation and test per epoch, and 2 % of the
@@ -74,22 +79,26 @@ def train(
     stop = total if stop_step is None else min(stop_step, total)
     if not 0 <= start_step < total:
         raise ValueError(f"start_step={start_step} is out of range. Expected: 0 <= start_step < {total}.")
+    check_ranks(recipe, ranks)
     hooks, device = hooks or Hooks(), examples.targets.device
-    arithmetic, batches = Arithmetic.of(recipe, device), Batches(examples, recipe, seed)
+    arithmetic, batches = Arithmetic.of(recipe, device), Batches(examples, recipe, seed, ranks)
     with _random_numbers_of(seed, device), arithmetic.applied(), channels_last(model) as images_last:
-        stepper = Stepper(model, recipe, masks, hooks, arithmetic, images_last=images_last)
+        stepper = Stepper(model, recipe, masks, hooks, arithmetic, images_last=images_last, ranks=ranks)
         losses = EpochLosses(recipe, len(examples.targets), start_step, device)
-        run = _Run(splits, recipe, arithmetic, start_step, stop, Changing(model, stepper, hooks, losses), progress)
-        begin = run.changing.restored(stage, start_step)
+        changing = Changing(model, stepper, hooks, losses)
+        run = _Run(splits, recipe, arithmetic, start_step, stop, changing, progress, ranks)
+        begin = changing.restored(stage, start_step, ranks)
         run.begin_at(begin)
         model.train()
         for step in range(begin, stop):
-            batch = batches.at(step)
-            losses.note(step, stepper.step(batch, learning_rate(recipe, step, total)))
-            run.count(len(batch.targets))
+            if ranks is not None:
+                ranks.seed_layers(seed, step)
+            batch, num_examples = batches.at(step), batches.num_examples(step)
+            losses.note(step, stepper.step(batch, learning_rate(recipe, step, total), num_examples))
+            run.count(num_examples)
             if run.is_end_of_epoch(step) or step == stop - 1:
                 run.end_epoch(step)
-            elif run.pace.is_due:
+            elif run.is_word_due:
                 run.tell(step)
             if stage:
                 stage.after(step + 1, run.state)
@@ -115,6 +124,7 @@ class _Run:
     stop: int
     changing: Changing
     progress: Progress | None
+    ranks: Ranks | None
 
     def begin_at(self, step: int) -> None:
         """Begin to count, and tell where an earlier attempt has come to."""
@@ -132,9 +142,16 @@ class _Run:
         """Return whether a step is the last one of its epoch."""
         return (step + 1) % self._per_epoch == 0
 
+    @property
+    def is_word_due(self) -> bool:
+        """Return whether it is time to look at the losses; of several processes the first one looks for all."""
+        return self.pace.is_due and (self.ranks is None or self.ranks.is_first)
+
     def end_epoch(self, step: int) -> None:
         """Judge and record an epoch, whole or cut off by the end; its last step is done."""
         epoch, history = step // self._per_epoch, self.changing.history
+        if self.ranks is not None:
+            self.ranks.align(self.changing.model)
         mean_loss = self._mean_loss(step)
         if self.is_end_of_epoch(step):
             num_classes = int(self.splits["train"].targets.max()) + 1

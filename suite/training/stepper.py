@@ -1,16 +1,19 @@
 """One gradient step: loss, penalties, masked gradients, SGD or Adam, masked weights."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from suite.network import prunable_weights
 from suite.pruning.masks import Masks
 from suite.splits import Split
 from suite.study import Recipe
 from suite.training.arithmetic import Arithmetic
+from suite.training.data_parallel import Ranks
 from suite.training.hooks import Hooks
 
 FUSED = {torch.float32, torch.float64}  # in which torch's fused optimisers compute the same bits every time
@@ -26,6 +29,7 @@ class Stepper:
         hooks: penalty and after_step are called.
         arithmetic: of the forward and backward pass.
         images_last: images are handed over with the channels of a pixel side by side.
+        ranks: that share each batch; None: this process has it all.
     """
 
     def __init__(
@@ -37,13 +41,16 @@ class Stepper:
         arithmetic: Arithmetic,
         *,
         images_last: bool,
+        ranks: Ranks | None = None,
     ) -> None:
         self.decayed: list[Tensor]
         self.pruned: list[Tensor]
         self.multipliers: list[Tensor]
-        self.l1, self.hooks, self.images_last = recipe.l1, hooks, images_last
-        self.micro_batch_size = min(recipe.micro_batch_size or recipe.batch_size, recipe.batch_size)
-        self.forward = arithmetic.forward(model, self.micro_batch_size)
+        self.l1, self.hooks, self.images_last, self.ranks = recipe.l1, hooks, images_last, ranks
+        shard = range(recipe.batch_size)[ranks.shard(recipe.batch_size)] if ranks else range(recipe.batch_size)
+        self.micro_batch_size = min(recipe.micro_batch_size or len(shard), len(shard))
+        forward = arithmetic.forward(model, self.micro_batch_size)
+        self.forward = ranks.shared(model, forward) if ranks else forward
         self.trained: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimiser = _optimiser(self.trained, recipe)
         self.decayed = self.trained
@@ -57,12 +64,18 @@ class Stepper:
             for mask, p in zip((masks or {}).values(), self.pruned, strict=True)
         ]
 
-    def step(self, batch: Split, rate: float) -> Tensor:
-        """Do one step and return the batch's mean cross-entropy, on the device."""
+    def step(self, batch: Split, rate: float, num_examples: int | None = None) -> Tensor:
+        """Do one step and return the batch's mean cross-entropy, on the device.
+
+        Args:
+            batch: this process's part of it.
+            rate: learning rate.
+            num_examples: of the whole batch; None: this is all of it.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self._gradients(batch)
+        loss = self._gradients(batch, num_examples or len(batch.targets))
         if self.l1:
             torch._foreach_add_(_gradients(self.decayed), torch._foreach_sign(self.decayed), alpha=self.l1)
         if self.pruned:
@@ -104,20 +117,34 @@ class Stepper:
             return value.to(parameter.device) if self.optimiser.defaults["fused"] else value
         return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
-    def _gradients(self, batch: Split) -> Tensor:
-        """Add up the gradients of the batch's mean loss, micro-batch by micro-batch, and return that loss."""
-        losses = []
+    def _gradients(self, batch: Split, num_examples: int) -> Tensor:
+        """Set the gradients of the whole batch's mean loss, micro-batch by micro-batch, and return that loss."""
+        losses, size = [], 1
+        if self.ranks is not None:
+            num_examples, size = self.ranks.num_computed(num_examples), self.ranks.size
+        num_parts = -(-len(batch.targets) // self.micro_batch_size)
         for index, part in enumerate(batch.parts(self.micro_batch_size)):
             inputs = part.network_inputs()
             if self.images_last and inputs.ndim == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-            share = len(part.targets) / len(batch.targets)
-            loss = share * nn.functional.cross_entropy(self.forward(inputs), part.targets)
-            is_first = index == 0  # the penalty does not depend on the examples
-            penalised = loss + self.hooks.penalty() if self.hooks.penalty and is_first else loss
-            penalised.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-        return torch.stack(losses).sum()
+            with self._handing_round(index == num_parts - 1):
+                share = len(part.targets) / num_examples
+                loss = share * nn.functional.cross_entropy(self.forward(inputs), part.targets)
+                losses.append(loss.detach())
+                if self.ranks is not None:
+                    loss = size * loss  # torch takes the mean over the processes, this makes it the sum
+                is_first = index == 0  # the penalty does not depend on the examples
+                penalised = loss + self.hooks.penalty() if self.hooks.penalty and is_first else loss
+                penalised.backward()  # type: ignore[no-untyped-call]
+        total = torch.stack(losses).sum()
+        return total if self.ranks is None else self.ranks.summed(total)
+
+    def _handing_round(self, is_last: bool) -> AbstractContextManager[None]:
+        """Let gradients be added up over the processes once, with the last micro-batch."""
+        if is_last or not isinstance(self.forward, DistributedDataParallel):
+            return nullcontext()
+        waiting: AbstractContextManager[None] = self.forward.no_sync()
+        return waiting
 
 
 def _optimiser(trained: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:

@@ -77,7 +77,7 @@ def test_a_worker_computes_on_what_it_was_given_wherever_the_work_was_planned(
 ) -> None:
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: given)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # without one of its own it may see another's
-    monkeypatch.setattr(_workers, "_process_group", lambda *_: None)
+    monkeypatch.setattr(_workers, "process_group", lambda *_: None)
     alone = ProbeWorker(PlacedSource(planned_for), torch.get_num_threads())
     alone.ready()
     member = GroupWorker(PlacedSource(planned_for), torch.get_num_threads(), Keeping(), 1, 2, 60.0)

@@ -11,8 +11,8 @@ layer is counted and frozen; the penalty acts on active scores; biases stay at z
 Cost: search_epochs and one training; two numbers per prunable weight.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -73,6 +73,10 @@ class ScoredNetwork(nn.Module):
         output: Tensor = functional_call(self.network[0], effective, (inputs,))
         return output
 
+    def named_buffers(self, *args: Any, **options: Any) -> Iterator[tuple[str, Tensor]]:
+        """Yield those of the network: they are all that changes in it, and belong to a state of the search."""
+        return self.network[0].named_buffers(*args, **options)
+
     def train(self, mode: bool = True) -> "ScoredNetwork":
         """Also switch the network, whose normalisation follows the batch during the search."""
         self.network[0].train(mode)
@@ -107,7 +111,9 @@ def find_ticket(search: Search, options: Options) -> Ticket:
     data = {"train": problem.splits["train"]}
     stage = search.trainings.stage("search")
     try:
-        history = train(scored, data, recipe, search.seed, hooks=hooks, progress=search.progress, stage=stage)
+        history = train(
+            scored, data, recipe, search.seed, hooks=hooks, progress=search.progress, stage=stage, ranks=search.ranks
+        )
     except TrainingDiverged as error:
         repair = f"Lower options.rare_gems.score_learning_rate = {options.score_learning_rate:g}."
         raise TrainingDiverged(f"In the search for scores: {error.finding}", error.cause, repair) from error
@@ -167,7 +173,7 @@ class _Freezing:
 
     Args:
         scored: the network.
-        problem: that it is made of; normalisation in it follows the batches of the search.
+        problem: that it is made of.
         path: active counts after each freeze.
         period: epochs from one freeze to the next.
         ties: orders equal scores.
@@ -176,7 +182,7 @@ class _Freezing:
     def __init__(
         self, scored: ScoredNetwork, problem: Problem, path: list[int], period: int, ties: torch.Generator
     ) -> None:
-        self.scored, self.problem, self.path, self.period, self.ties = scored, problem, path, period, ties
+        self.scored, self.path, self.period, self.ties = scored, path, period, ties
         self.flops = _SearchFlops(problem)
 
     def after_epoch(self, finished_epochs: int) -> None:
@@ -188,18 +194,13 @@ class _Freezing:
     def state(self) -> dict[str, Tensor]:
         """Return all of it, for a checkpoint."""
         flops = torch.tensor(self.flops.total, dtype=torch.float64)
-        return {"active": self.scored.active, "ties": self.ties.get_state(), "flops": flops, **self._buffers()}
+        return {"active": self.scored.active, "ties": self.ties.get_state(), "flops": flops}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Set it again; in a training, without gradients."""
         self.scored.active = tensors["active"].to(self.scored.active.device)
         self.ties.set_state(tensors["ties"])
         self.flops.total = float(tensors["flops"])
-        for name, buffer in self._buffers().items():
-            buffer.copy_(tensors[name])
-
-    def _buffers(self) -> dict[str, Tensor]:
-        return {f"buffer/{name}": buffer for name, buffer in self.problem.model.named_buffers()}
 
 
 class _SearchFlops:
