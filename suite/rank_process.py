@@ -27,7 +27,7 @@ from suite.process_group import PeerLost, process_group
 from suite.training.checkpoint import Interrupted, Notice
 from suite.training.data_parallel import Ranks
 
-BACKENDS = ("gloo", "NCCL")  # one of these stands in errors of torch about processes that are gone
+BACKENDS = ("gloo", "NCCL", "Application timeout")  # one stands in errors of torch about processes that are gone
 
 
 def main() -> None:
