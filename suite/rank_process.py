@@ -72,7 +72,7 @@ def _ranks(assignment: dict[str, Any], size: int) -> Ranks:
 
 
 def _described(error: BaseException) -> dict[str, Any]:
-    trace = "".join(traceback.format_exception(error))
+    trace = "".join(traceback.format_exception(error)).rstrip()
     if isinstance(error, UserError | FileRefused):
         return {"kind": "user", "text": str(error), "trace": trace}
     if isinstance(error, OSError):

@@ -120,7 +120,8 @@ class _Rank:
         how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
         error = RankLost(f"process {self.rank} of {size} of this cell was ended {how}; is there enough memory?")
         with suppress(OSError):
-            error.add_note(self.output.read_bytes()[-LAST_WORDS:].decode(errors="replace"))
+            if shown := self.output.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip():
+                error.add_note(f"It showed:\n{shown}\n\n{error}")  # the last line of a log says what happened
         return error
 
 

@@ -26,8 +26,8 @@ def refusal(folder: Path, text: str) -> str:
     return line
 
 
-def a_cell(kind: str = "prune", threads: int = 1) -> Cell:
-    return Cell(CellId(kind, "0" * 64), {}, {}, "a cell", threads)
+def a_cell(kind: str = "prune", threads: int = 1, processes: int = 1) -> Cell:
+    return Cell(CellId(kind, "0" * 64), {}, {}, "a cell", threads, processes=processes)
 
 
 @pytest.mark.parametrize("name", sorted(profiles()))
@@ -120,6 +120,18 @@ def test_processors_follow_the_threads_of_the_cell(tmp_path: Path) -> None:
     assert read_profile(written(tmp_path, "time_min = 5")).resources(a_cell(threads=4)).cpus == 4
     with pytest.raises(UserError, match=r"cpus = 2 in the profile, but a cell computes with 4 threads"):
         read_profile(written(tmp_path, "time_min = 5\ncpus = 2")).resources(a_cell(threads=4))
+
+
+def test_processors_and_gpus_follow_the_processes_of_the_cell(tmp_path: Path) -> None:
+    shared = a_cell(threads=3, processes=4)
+    assert read_profile(written(tmp_path, "time_min = 5")).resources(shared) == Resources(cpus=12, time_min=5)
+    text = "time_min = 5\ngpus = 1\n[kinds.prune]\ngpus = 4"
+    assert read_profile(written(tmp_path, text)).resources(shared) == Resources(gpus=4, cpus=12, time_min=5)
+    assert read_profile(written(tmp_path, "time_min = 5\ngpus = 8")).resources(shared).gpus == 8
+    with pytest.raises(UserError, match=r"gpus = 2 in the profile, but training\.data_parallel = 4 for a cell\. Exp.*"):
+        read_profile(written(tmp_path, "time_min = 5\ngpus = 2")).resources(shared)
+    with pytest.raises(UserError, match=r"cpus = 6 .* 3 threads in each of 4 processes\. Expected: at least 12"):
+        read_profile(written(tmp_path, "time_min = 5\ncpus = 6")).resources(shared)
 
 
 def test_several_nodes_are_for_kinds_whose_probes_are_spread(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from launchers import inline, ray_pool
 from launchers._events import Advanced, Finished, Started
 from launchers.ray_pool import gpu_share
+from suite.errors import UserError
 from suite.extensions import available
 from suite.plan import Plan
 from suite.planner import make_plan
@@ -17,6 +18,7 @@ from suite.store import Store
 from suite.study import read_study
 
 pytest.importorskip("ray")
+TINY = ('methods=["lomp"]', "sparsities=[0.8]", "seeds=[0]", "analyses=[]", "training.epochs=1")
 Science = Callable[[Path], dict[str, Any]]
 # A user's network whose builder kills its process as long as there is a token to take.
 MORTAL_MODEL = """
@@ -107,6 +109,29 @@ def test_a_cell_that_always_kills_its_worker_fails_after_its_tries(
     assert not list((tmp_path / "ray" / "cells").glob("*.h5"))  # a worker that died may leave its claim
     (standing, *_) = standings(mortal_plan, Store(tmp_path / "ray"))
     assert (standing.state, standing.message) == ("failed", first.message)
+
+
+@pytest.mark.slow
+def test_cells_of_several_processes_give_the_records_of_a_for_loop(
+    run_with: Callable[..., Any], science: Science, tmp_path: Path, data_folder: Path
+) -> None:
+    plan = make_plan(*read_study("quickstart", [*TINY, "training.data_parallel=2"]))
+    assert {cell.processes for cell in plan.cells} == {2}
+    run_with(inline, plan, tmp_path / "inline")
+    run = run_with(ray_pool, plan, tmp_path / "ray", workers=1)
+    assert [(outcome.status, outcome.message) for outcome in run.outcomes] == [("done", "")] * len(plan.cells)
+    assert science(tmp_path / "ray") == science(tmp_path / "inline")
+
+
+def test_more_gpus_than_there_are_is_refused_before_ray(
+    run_with: Callable[..., Any], tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_pool, "ray_session", None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("suite.ranks.best_device", lambda: "cuda")
+    plan = make_plan(*read_study("quickstart", [*TINY, "training.data_parallel=2"]))
+    with pytest.raises(UserError, match=r"training\.data_parallel = 2, but GPUs here: 1\. Expected: one for each"):
+        run_with(ray_pool, plan, tmp_path)
 
 
 def test_the_environment_is_as_before(small_plan: Plan) -> None:
