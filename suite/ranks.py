@@ -118,7 +118,8 @@ class _Rank:
         """Return what to say of a process that ended without a word."""
         code = self.process.returncode
         how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
-        error = RankLost(f"process {self.rank} of {size} of this cell was ended {how}; is there enough memory?")
+        hint = "; is there enough memory?" if code == -signal.SIGKILL else ""
+        error = RankLost(f"process {self.rank} of {size} of this cell was ended {how}{hint}")
         with suppress(OSError):
             if shown := self.output.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip():
                 error.add_note(f"It showed:\n{shown}\n\n{error}")  # the last line of a log says what happened

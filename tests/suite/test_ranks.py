@@ -34,8 +34,12 @@ from pathlib import Path
 
 from torch import nn
 
+from suite.training import checkpoint
+
 HERE = Path(__file__).parent
 VERSION = 1
+if (HERE / "always").exists():  # saved after each step, however short
+    checkpoint.SHORTEST_S, checkpoint.MOST_TIME = 0.0, 1.0
 
 
 class Gated(nn.Module):
@@ -195,6 +199,45 @@ def test_a_cell_that_is_stopped_goes_on_to_the_same_bits(plan_of: Any, new_store
     assert outcome.status == "done"
     assert stopped == [f"training at step {step}" for step in (1, 2, 3)]
     assert science(parts.load(cell.id)) == science(whole.load(cell.id))
+
+
+@pytest.mark.slow
+def test_a_cell_that_is_killed_goes_on_to_the_same_bits(plan_of: Any, new_store: Any, tmp_path: Path) -> None:
+    cell, whole, hurt = dense(plan_of(2, "training.epochs=2", gated=True)), new_store("whole"), new_store("hurt")
+    assert attempt(cell, whole.folder).status == "done"
+    (tmp_path / "always").touch()
+    (tmp_path / "gate").touch()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            attempt(cell, hurt.folder, notice=Notice(save=True))  # the first save waits for a word or 30 s
+        finally:
+            os._exit(0)
+    wait_until(lambda: bool(list(hurt.folder.glob("cells/*.checkpoint/training-*-000000000003-*.h5"))))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    wait_until(lambda: not any(runs(int(path.name.partition("-")[2])) for path in tmp_path.glob("process-*")))
+    (tmp_path / "gate").unlink()
+    told: list[str] = []
+    assert attempt(cell, hurt.folder, progress=lambda _, text: told.append(text)).status == "done"
+    assert told[0] == "goes on at step 3"
+    assert science(hurt.load(cell.id)) == science(whole.load(cell.id))
+
+
+@pytest.mark.slow
+def test_measured_limits_are_searched_together(plan_of: Any, new_store: Any) -> None:
+    settings = ("methods=[]", "sparsities=[]", "analyses=['limit']", "options={limit={fine_tune_epochs=1}}")
+    found = []
+    for processes in (1, 2):
+        store, plan = new_store(str(processes)), plan_of(processes, *settings, "training.epochs=1")
+        for cell in plan.cells:
+            assert attempt(cell, store.folder).status == "done"
+        (limit,) = (cell for cell in plan.cells if cell.id.kind == "limit")
+        assert limit.processes == processes
+        found.append({name: metric.value for name, metric in store.load(limit.id).metrics.items()})
+    assert found[0].keys() == found[1].keys()
+    for name in ("one_shot", "fine_tuned"):  # of 72 weights; an evaluation that is close may fall to the other side
+        assert abs(found[0][f"measured/{name}"] - found[1][f"measured/{name}"]) < 0.05
 
 
 @pytest.mark.slow

@@ -313,3 +313,30 @@ def test_a_graph_of_a_gpu_and_micro_batches_exclude_each_other(tiny_study: Path)
         read_study(str(tiny_study), ["training.compile=cuda_graphs", "training.micro_batch_size=4"])
     assert "compile = 'cuda_graphs' with micro_batch_size = 4; a graph overwrites the gradients" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["training.data_parallel=20"],
+            "training: data_parallel = 20 with batch_size = 32; each process needs two examples of a batch: set "
+            "data_parallel = 16 or less, or raise batch_size.",
+        ),
+        (
+            ["training.data_parallel=2", "training.compile=cuda_graphs"],
+            "training: data_parallel = 2 with compile = 'cuda_graphs'; a graph does not wait for the gradients of "
+            "other processes: set compile = 'inductor', or data_parallel = 1.",
+        ),
+        (
+            ["recipes.lomp.data_parallel=2"],
+            "task tiny, recipes.lomp.data_parallel = 2, but training.data_parallel = 1. Expected: one number for a "
+            "task; leave the first out.",
+        ),
+        (["training.data_parallel=0"], "training.data_parallel = 0: Input should be greater than or equal to 1."),
+    ],
+)
+def test_processes_that_cannot_share_a_batch(tiny_study: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        read_study(str(tiny_study), overrides)
+    assert str(error.value).endswith(message)
