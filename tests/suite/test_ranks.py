@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from suite.attempt import Outcome, attempt
 from suite.errors import UserError
 from suite.plan import Cell, Plan
 from suite.planner import make_plan
-from suite.ranks import check_gpus, run_in_ranks
+from suite.ranks import check_gpus
 from suite.record import Record
 from suite.store import CellId, Store
 from suite.study import read_study
@@ -64,6 +66,16 @@ class Gated(nn.Module):
 
         return distributed.is_initialized() and distributed.get_rank() == 1
 """
+# The first save of a training waits for a word, or half a minute.
+DRIVER = """
+import json, sys
+from pathlib import Path
+from suite.attempt import attempt
+from suite.plan import cell_from
+from suite.training.checkpoint import Notice
+
+attempt(cell_from(json.loads(sys.argv[1])), Path(sys.argv[2]), notice=Notice(save=True))
+"""
 SETTINGS = ('methods=["lomp"]', "options={}", "analyses=[]", "sparsities=[0.5]", "training.momentum=0.9")
 
 
@@ -78,7 +90,6 @@ def plan_of(tiny_study: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     """Return a function that plans the tiny study with a number of processes, of a user's network or of our own."""
     (tiny_study.parent / "gated_network.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(tiny_study.parent)
-    # spares each process the search for a compiler's version and the like; what is imported is the tests' own business
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
     def make(processes: int, *more: str, gated: bool = False) -> Plan:
@@ -115,6 +126,14 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
+
+
+def driven(cell: Cell, store: Store) -> subprocess.Popen[bytes]:
+    """Start an attempt at a cell in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(each or os.getcwd() for each in sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, json.dumps(asdict(cell)), str(store.folder)], env=environment
+    )
 
 
 class Running:
@@ -207,15 +226,10 @@ def test_a_cell_that_is_killed_goes_on_to_the_same_bits(plan_of: Any, new_store:
     assert attempt(cell, whole.folder).status == "done"
     (tmp_path / "always").touch()
     (tmp_path / "gate").touch()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            attempt(cell, hurt.folder, notice=Notice(save=True))  # the first save waits for a word or 30 s
-        finally:
-            os._exit(0)
+    driver = driven(cell, hurt)
     wait_until(lambda: bool(list(hurt.folder.glob("cells/*.checkpoint/training-*-000000000003-*.h5"))))
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    driver.kill()
+    driver.wait()
     wait_until(lambda: not any(runs(int(path.name.partition("-")[2])) for path in tmp_path.glob("process-*")))
     (tmp_path / "gate").unlink()
     told: list[str] = []
@@ -308,16 +322,11 @@ def test_a_training_that_diverges_says_so_in_one_line(plan_of: Any, new_store: A
 def test_processes_do_not_outlive_the_one_that_started_them(plan_of: Any, new_store: Any, tmp_path: Path) -> None:
     cell, store = dense(plan_of(2, gated=True)), new_store("out")
     (tmp_path / "gate").touch()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            run_in_ranks(cell, store.folder, notice=Notice(), progress=lambda *_: None)
-        finally:
-            os._exit(0)
+    driver = driven(cell, store)
     wait_until(lambda: len(list(tmp_path.glob("process-*"))) == 2)
     started = [int(path.name.partition("-")[2]) for path in tmp_path.glob("process-*")]
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    driver.kill()
+    driver.wait()
     wait_until(lambda: not any(runs(each) for each in started))
 
 
