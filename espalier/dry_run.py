@@ -1,6 +1,7 @@
 """What `run --dry-run` and `submit --dry-run` print: a plan that a person can judge before anything is spent."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from suite.study import Task
 
 WIDTH = 100  # of a table in a pipe
-BUDGET_S = 6.0  # for the timings of one task
+BUDGET_S = 4.0  # for the timings of one task
 USUAL_TFLOPS = 20.0  # that a data-centre GPU may sustain in float32 on convolutions; an example
 _CUDA_BYTES = 3 * 2**30  # of host memory that CUDA's libraries take; a guess
+_BUSY = 1.2  # load per processor; this measurement makes 1 of it itself
 _HEADS = ("Task and work", "Cells", "Trainings", "Steps", "Products", "Time", "Least-most", "Memory", "Disk")
 
 
@@ -184,6 +186,9 @@ class Shown:
             yield f"  {name}{on}: {', '.join(parts)}"
 
     def _doubts(self) -> Iterator[str]:
+        load, processors = os.getloadavg()[0], num_processors()
+        if self.found.device == "cpu" and load > _BUSY * processors:
+            yield f"this machine is busy (load {load:.1f} on {processors} processors): measured times are too long."
         yield "extrapolated: time, linear in steps and examples; memory of one cell, from what small trials allocate."
         if any(cost.seconds.low < cost.seconds.high for cost in self.found.costs):
             yield "~: how often a search evaluates or multiplies is a guess, from its least to its most."

@@ -1,6 +1,6 @@
 """What a cell holds at its peak: from the allocations of two small trials, each on a straight line in the examples."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from suite.curvature.memory import memory_plan
 from suite.estimate.timing import EVALUATION_BATCH, Trial
 from suite.estimate.work import Sizes, Work
 from suite.problem import evaluate
+from suite.study import Recipe
 
 _TRIAL = 2  # examples of the smaller trial
 # A state dict as a record's arrays and once more as tensors; what a record's arrays take once more as a file's image.
@@ -38,26 +39,44 @@ class Memory:
         return self.host_bytes + (self.device_bytes if self.on_host else 0)
 
 
-def training_bytes(trial: Trial, sizes: Sizes) -> int:
-    """Return the peak of a training with its evaluations on the device: weights, data, and the larger of both."""
+def training_growth(trial: Trial) -> Growth:
+    """Return what a first gradient step without momentum holds, in the examples of a batch."""
     model, device = trial.model(), torch.device(trial.device)
+
+    recipe = trial.recipe.model_copy(update={"optimiser": "sgd", "momentum": 0.0, "nesterov": False})
+    trial = replace(trial, recipe=recipe)
 
     def steps(size: int) -> list[int]:
         split = trial.split(size)
         if device.type == "cuda":
             trial.train(model, size, 1, split)  # libraries allocate workspaces at their first use, and keep them
         model.zero_grad(set_to_none=True)  # of the trial before
-        return live_bytes(lambda: trial.train(model, size, 2, split), device)  # the second has momentum
+        return live_bytes(lambda: trial.train(model, size, 1, split), device)
+
+    return Growth.measured(steps, _TRIAL)
+
+
+def evaluation_growth(trial: Trial) -> Growth:
+    """Return what an evaluation holds, in the examples that it takes at once."""
+    model = trial.model()
 
     def evaluations(size: int) -> list[int]:
         split = trial.split(size)
-        return live_bytes(lambda: evaluate(model, split), device)
+        return live_bytes(lambda: evaluate(model, split), torch.device(trial.device))
 
-    batch = min(trial.recipe.batch_size, sizes.num_train)
+    return Growth.measured(evaluations, _TRIAL)
+
+
+def training_bytes(stepping: Growth, evaluating: Growth, recipe: Recipe, sizes: Sizes) -> int:
+    """Return the peak of a training with its evaluations on the device: weights, data, and the larger of both.
+
+    A later step has beside a first one what the optimiser keeps, and the batch before, until the next is drawn.
+    """
+    batch = min(recipe.micro_batch_size or recipe.batch_size, recipe.batch_size, sizes.num_train)
     largest = min(EVALUATION_BATCH, sizes.num_examples)
-    stepping = sum(Growth.measured(steps, _TRIAL).peak(batch))
-    evaluating = sum(Growth.measured(evaluations, _TRIAL).peak(largest))
-    return fixed_bytes(sizes) + max(stepping, evaluating)
+    kept = 2 if recipe.optimiser == "adam" else int(recipe.momentum > 0)
+    later = _FLOAT_BYTES * kept * sizes.num_state + min(recipe.batch_size, sizes.num_train) * sizes.example_bytes
+    return fixed_bytes(sizes) + later + max(sum(stepping.peak(batch)), sum(evaluating.peak(largest)))
 
 
 def products_bytes(trial: Trial, sizes: Sizes, work: Work) -> int:

@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from suite.curvature.allocation import Growth
 from suite.datasets import Located
-from suite.estimate.memory import products_bytes, training_bytes
+from suite.estimate.memory import evaluation_growth, products_bytes, training_bytes, training_growth
 from suite.estimate.timing import (
     Timing,
     Trial,
@@ -31,6 +32,7 @@ _PLAN_PRODUCTS = 50  # examples that trial products of a memory plan pass over
 # fields of a recipe that change no step's time
 _NO_TIME = {
     "epochs": 1,
+    "nesterov": False,
     "learning_rate": 1e-6,  # small: random examples are no reason to diverge
     "weight_decay": 0.0,
     "l1": 0.0,
@@ -102,6 +104,9 @@ class Rates:
     evaluation: Timing | None = None
     products: dict[str, Timing] = field(default_factory=dict)
     _eigen_s: float | None = None  # per cube of the dimension
+    _steps_of_any_batch: dict[str, Timing] = field(default_factory=dict)
+    _growths: dict[str, Growth] = field(default_factory=dict)
+    _evaluating: Growth | None = None
     _memory: dict[str, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -111,10 +116,14 @@ class Rates:
     def step(self, recipe: Recipe) -> Timing:
         """Return the time of a gradient step with a recipe's batch."""
         key = _what_takes_time(recipe).model_dump_json()
+        slow = self._steps_of_any_batch.get(_of_any_batch(recipe))
+        if key not in self.steps and slow is not None and slow.is_extrapolated:
+            self.steps[key] = replace(slow, wanted=recipe.batch_size)  # by example, as it would be again
         if key not in self.steps:
             self.told(f"steps of {recipe.batch_size} examples")
             with threads(self.subject.threads):
                 self.steps[key] = step_timing(self._trial(recipe), _STEP_SHARE * self.budget_s)
+            self._steps_of_any_batch[_of_any_batch(recipe)] = self.steps[key]
         return self.steps[key]
 
     def evaluated(self, recipe: Recipe) -> Timing:
@@ -151,12 +160,16 @@ class Rates:
         return None if None in found else max(each for each in found if each is not None)
 
     def _of_training(self, recipe: Recipe) -> int | None:
-        key = _what_takes_time(recipe).model_dump_json()
-        if key not in self._memory:
+        key = _of_any_batch(recipe)
+        if key not in self._growths:
             self.told("memory of a training")
             with threads(self.subject.threads):
-                self._memory[key] = training_bytes(self._trial(recipe), self.sizes)
-        return self._memory[key]
+                self._growths[key] = training_growth(self._trial(recipe))
+        if self._evaluating is None:
+            self.told("memory of an evaluation")
+            with threads(self.subject.threads):
+                self._evaluating = evaluation_growth(self._trial(recipe))
+        return training_bytes(self._growths[key], self._evaluating, recipe, self.sizes)
 
     def _of_products(self, recipe: Recipe, work: Work) -> int | None:
         key = f"{work.dtype} {work.num_rows} {work.matrix_dim}"
@@ -173,6 +186,12 @@ class Rates:
         located = self.subject.located
         recipe = _what_takes_time(recipe)
         return Trial(self.subject.spec, recipe, located.is_pixels, located.input_dtype, self.device)
+
+
+def _of_any_batch(recipe: Recipe) -> str:
+    """Return what a slow network's time per example depends on, and its memory: its passes, not its optimiser."""
+    changes = {"batch_size": 1, "micro_batch_size": None, "optimiser": "sgd", "momentum": 0.0}
+    return _what_takes_time(recipe).model_copy(update=changes).model_dump_json()
 
 
 def _what_takes_time(recipe: Recipe) -> Recipe:

@@ -187,3 +187,32 @@ def test_another_version_is_another_file(folder: Path, monkeypatch: pytest.Monke
 def test_options_of_another_data_set() -> None:
     with pytest.raises(TypeError, match="are no options of data set 'digits'"):
         dataset_path("digits", data.synthetic.Options())
+
+
+def test_what_a_file_will_hold_is_known_without_it(folder: Path) -> None:
+    digits = data.expected("digits")
+    assert not folder.exists()
+    stored = read_dataset(ensure("digits"))
+    assert digits.sha256 == stored.sha256
+    assert (digits.input_shape, digits.num_classes) == (stored.input_shape, stored.num_classes)
+    assert digits.num_examples == {name: len(split) for name, split in stored.splits.items()}
+    assert not digits.command
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "counts"),
+    [
+        ("cifar10", (3, 32, 32), 10, (45_000, 5_000, 10_000)),
+        ("cifar100", (3, 32, 32), 100, (45_000, 5_000, 10_000)),
+        ("tinyimagenet", (3, 64, 64), 200, (90_000, 10_000, 10_000)),
+        ("mnist", (1, 28, 28), 10, (55_000, 5_000, 10_000)),
+    ],
+)
+def test_what_an_archive_will_give_is_known_without_it(
+    name: str, shape: tuple[int, ...], classes: int, counts: tuple[int, ...], folder: Path
+) -> None:
+    found = data.expected(name)
+    assert (found.input_shape, found.num_classes, found.dtype, found.sha256) == (shape, classes, "uint8", None)
+    assert tuple(found.num_examples[split] for split in ("train", "validation", "test")) == counts
+    assert found.command.startswith(f"espalier data prepare {name} --from ")
+    assert not folder.exists()
