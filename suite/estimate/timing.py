@@ -22,6 +22,8 @@ _LEAST_S = 0.2  # of a timing: shorter ones say little
 _BLOCKS = 3  # of which the fastest counts: others may work on the machine meanwhile
 _MAX_REPEATS = 500
 _GROWTH = 4  # from one trial's size to the next
+_TRIES = 2  # of each size, of which the faster one counts
+_MOST_OF_BUDGET = 0.6  # that is left, for the next size
 _EIGEN_DIM = 400
 _SMALLEST = 2  # batch normalisation needs two examples
 _STEP_FREE = {"schedule": "constant", "milestones": (), "warmup_epochs": 0}  # what no step's time depends on
@@ -34,17 +36,19 @@ class Timing:
     Attributes:
         seconds: of it, over `size` examples at once.
         size: examples.
-        wanted: examples of the real one; above size, it is extrapolated by example.
+        wanted: examples of the real one; above size, what is not fixed is extrapolated by example.
+        fixed_s: the part of the seconds that more examples do not lengthen, such as an optimiser's over all weights.
     """
 
     seconds: float
     size: int
     wanted: int
+    fixed_s: float = 0.0
 
     @property
     def per_example_s(self) -> float:
-        """Seconds per example."""
-        return self.seconds / self.size
+        """Seconds per example, in the real size."""
+        return self.fixed_s / max(self.size, self.wanted) + (self.seconds - self.fixed_s) / self.size
 
     @property
     def is_extrapolated(self) -> bool:
@@ -63,11 +67,15 @@ def growing(run: Callable[[int, int], None], wanted: int, budget_s: float) -> Ti
     size = min(_SMALLEST, wanted)
     run(size, 1)  # libraries choose and load their kernels, which is no part of the budget
     began = time.monotonic()
+    tried = []
     while True:
         once = _seconds(run, size, 1)
+        if _TRIES * once < budget_s:
+            once = min(once, _seconds(run, size, 1))
+        tried.append((size, once))
         left = budget_s - (time.monotonic() - began)
         next_size = min(wanted, _GROWTH * size)
-        if size == wanted or once * next_size / size > 0.4 * left:
+        if size == wanted or _TRIES * _foreseen(tried, next_size) > _MOST_OF_BUDGET * left:
             break
         size = next_size
     fastest = once
@@ -76,7 +84,23 @@ def growing(run: Callable[[int, int], None], wanted: int, budget_s: float) -> Ti
         repeats = min(_MAX_REPEATS, int(min(left, _LEAST_S) / max(fastest, 1e-6)))
         if repeats >= 1:
             fastest = min(fastest, _seconds(run, size, repeats) / repeats)
-    return Timing(fastest, size, wanted)
+    return Timing(fastest, size, wanted, min(fastest, _fixed_s(tried)) if size < wanted else 0.0)
+
+
+def _foreseen(tried: list[tuple[int, float]], size: int) -> float:
+    """Return how long the next size will take, by the line through the last two; after one, as if half were fixed."""
+    last_size, last_s = tried[-1]
+    fixed_s = _fixed_s(tried) if len(tried) > 1 else last_s / 2
+    return fixed_s + (last_s - fixed_s) * size / last_size
+
+
+def _fixed_s(tried: list[tuple[int, float]]) -> float:
+    """Return what the line through the last two timings has at no examples, within what was measured."""
+    if len(tried) < 2:
+        return 0.0
+    (small, small_s), (large, large_s) = tried[-2:]
+    per_example_s = max(0.0, (large_s - small_s) / (large - small))
+    return min(large_s, max(0.0, large_s - large * per_example_s))
 
 
 def _seconds(run: Callable[[int, int], None], size: int, repeats: int) -> float:

@@ -59,6 +59,13 @@ def test_the_smallest_trial_is_made_in_any_case(clock: Clock) -> None:
     assert clock.calls == [(2, 1), (2, 1)]
 
 
+@pytest.mark.parametrize("clock", [(0.3, 0.005)], indirect=True)
+def test_what_is_fixed_is_not_extrapolated(clock: Clock) -> None:
+    found = growing(clock.run, 2048, budget_s=4.0)  # an optimiser's step over many weights, say
+    assert found.is_extrapolated
+    assert found.per_example_s * 2048 == pytest.approx(0.3 + 2048 * 0.005)
+
+
 def test_real_steps_evaluations_and_products_are_timed() -> None:
     assert step_timing(trial(), 0.5).size == 32
     assert evaluation_timing(trial(), 160, 0.5).size == 160
