@@ -74,6 +74,7 @@ def run(
 
     run_on = launcher_called(launcher, profile)
     if dry_run:
+        _refuse_smoke(smoke)
         chosen = None if profile is None else read_profile(profile)
         at_once = 1 if launcher == "inline" else workers
         tell_plan(study, override, out, tflops=tflops, workers=at_once, profile=chosen)
@@ -105,6 +106,7 @@ def submit(
 
     chosen = read_profile(profile)
     if dry_run:
+        _refuse_smoke(smoke)
         tell_plan(study, override, out, tflops=tflops, workers=None, profile=chosen)
         return
     _refuse_tflops(tflops)
@@ -190,6 +192,18 @@ def launcher_called(launcher: str, profile: str | None) -> Callable[..., "list[O
     if profile is None:
         raise UserError(f"--launcher {launcher} needs --profile P. See: espalier profiles")
     return partial(chosen.run, profile=read_profile(profile))
+
+
+def _refuse_smoke(smoke: bool) -> None:
+    """Refuse the estimate of what takes less time than it would.
+
+    Raises:
+        UserError: it is asked for.
+    """
+    from suite.errors import UserError
+
+    if smoke:
+        raise UserError("--dry-run and --smoke ask for two things. Expected: one of the two.")
 
 
 def _refuse_tflops(tflops: float | None) -> None:

@@ -121,3 +121,7 @@ def test_bad_input_is_one_line(words: tuple[str, ...], line: str, small_study: P
 
 def test_tflops_belong_to_a_dry_run(small_study: Path, refused: Refused) -> None:
     assert "--tflops 5 is for an estimate. Expected: with --dry-run." in refused("run", small_study, "--tflops", "5")
+
+
+def test_a_smoke_is_not_estimated(small_study: Path, refused: Refused) -> None:
+    assert "Expected: one of the two." in refused("run", small_study, "--dry-run", "--smoke")
