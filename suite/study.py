@@ -1,6 +1,5 @@
 """What a user writes: a study (tasks x methods x sparsities x seeds, and analyses) and the tasks it names."""
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from suite.catalogue import analyses
 from suite.errors import UserError, unknown
 from suite.extensions import available, load, settings_file
+from suite.overrides import Override, apply_overrides, parse_override
 from suite.strict import Settings, read_toml, validated
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -192,8 +192,9 @@ def read_study(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[Study,
     """
     path = Path(name_or_path) if _is_path(name_or_path) else settings_file("suite.studies", name_or_path, "study")
     values = read_toml(path)
-    parsed = [_from_working_folder(*_parse_override(text)) for text in overrides]
-    _apply(values, [(keys, value) for keys, value in parsed if keys[0] in Study.model_fields])
+    known = (*Study.model_fields, *Task.model_fields)
+    parsed = [_from_working_folder(*parse_override(text, known)) for text in overrides]
+    apply_overrides(values, [(keys, value) for keys, value in parsed if keys[0] in Study.model_fields])
     study = validated(Study, values, str(path) if _is_path(name_or_path) else f"study {name_or_path}")
     for_tasks = [(keys, value) for keys, value in parsed if keys[0] not in Study.model_fields]
     tasks = [_read_task(name, path.parent, for_tasks) for name in study.tasks]
@@ -217,7 +218,7 @@ def _task_and_variant(name: str) -> tuple[str, bool]:
     return task, True
 
 
-def _read_task(name: str, folder: Path, overrides: list[tuple[list[str], Any]]) -> Task:
+def _read_task(name: str, folder: Path, overrides: list[Override]) -> Task:
     """Read one task: a built-in name, or a path relative to the study's file; either with ":faithful" behind it."""
     name, is_faithful = _task_and_variant(name)
     path = folder / name if _is_path(name) else settings_file("suite.tasks", name, "task")
@@ -227,7 +228,7 @@ def _read_task(name: str, folder: Path, overrides: list[tuple[list[str], Any]]) 
         validated(Faithful, faithful, f"task {name}, {FAITHFUL}")
     if is_faithful:
         values = _faithful_values(values, faithful, name)
-    _apply(values, overrides)
+    apply_overrides(values, overrides)
     task = validated(Task, values, f"task {name}")
     if task.data.endswith((".h5", ".hdf5")) and not Path(task.data).is_absolute():
         task = task.model_copy(update={"data": str((path.parent / task.data).resolve())})
@@ -265,7 +266,7 @@ def _check_options(task: Task) -> None:
         validated(module.Options, values, f"task {task.name}, options.{name}")
 
 
-def _from_working_folder(keys: list[str], value: Any) -> tuple[list[str], Any]:
+def _from_working_folder(keys: list[str], value: Any) -> Override:
     """Make paths given on the command line absolute: they are meant from where the command was typed."""
 
     def absolute(text: Any) -> Any:
@@ -277,29 +278,3 @@ def _from_working_folder(keys: list[str], value: Any) -> tuple[list[str], Any]:
     if keys == ["tasks"] and isinstance(value, list):
         return keys, [absolute(each) for each in value]
     return keys, absolute(value) if keys == ["data"] else value
-
-
-def _parse_override(text: str) -> tuple[list[str], Any]:
-    """Split "a.b=value"; the value is TOML, and text when it is not."""
-    key, equals, value = text.partition("=")
-    keys = key.strip().split(".")
-    if not equals or not all(keys):
-        raise UserError(f"--set {text!r} is no KEY=VALUE. Expected: for example --set training.epochs=1.")
-    known = (*Study.model_fields, *Task.model_fields)
-    if keys[0] not in known:
-        raise unknown("setting", keys[0], known, "the first part of --set KEY=VALUE")
-    try:
-        return keys, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return keys, value
-
-
-def _apply(values: dict[str, Any], overrides: list[tuple[list[str], Any]]) -> None:
-    """Set each dotted key in nested tables, making the tables that are not there."""
-    for keys, value in overrides:
-        table = values
-        for key in keys[:-1]:
-            table = table.setdefault(key, {})
-            if not isinstance(table, dict):
-                raise UserError(f"--set {'.'.join(keys)}: '{key}' is a value, not a table. Name a key inside a table.")
-        table[keys[-1]] = value

@@ -190,7 +190,7 @@ def test_rare_gems_has_the_numbers_of_its_configurations(name: str) -> None:
 def test_the_built_in_studies_name_the_tasks() -> None:
     limits, tasks = read_study("paper-limits")
     assert tuple(tasks) == limits.tasks == EIGHT
-    assert limits.analyses == ("spectrum", "limit", "faithful_limit", "row_norms")
+    assert limits.analyses == ("spectrum", "limit", "faithful_limit", "row_norms", "sweep")
     baselines, tasks = read_study("paper-baselines")
     assert tuple(tasks) == baselines.tasks == TEN
     assert sorted(baselines.methods) == METHODS
