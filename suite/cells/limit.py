@@ -28,6 +28,7 @@ from suite.study import Recipe, Task
 from suite.training.data_parallel import Ranks
 from suite.training.loop import VERSION as TRAINING_VERSION
 from suite.training.loop import train
+from suite.training.schedules import lasting
 
 if TYPE_CHECKING:
     from suite.plan import Cell
@@ -54,7 +55,7 @@ class Options(Settings):
         None  # error of a prediction, in sparsity; None: fixed effort
     )
     num_lanczos_steps: Annotated[int, Field(ge=1)] = 64  # of each run from the removed weights
-    fine_tune_epochs: Annotated[int, Field(ge=1)] = 30  # per evaluation of the fine_tuned limit
+    fine_tune_epochs: Annotated[int, Field(ge=1)] = 30  # per evaluation of the fine_tuned limit, see `lasting`
     accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005  # allowed on validation, by the accuracy criterion
     max_evaluations: Annotated[int, Field(ge=12)] = 60
     resolution: Annotated[float, Field(gt=0, lt=1)] = 1e-4  # in sparsity, of a search at a fixed effort
@@ -114,8 +115,8 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
         loss_tolerance_nats=options.loss_tolerance_nats,
         curvature=options.curvature,
         num_lanczos_steps=min(options.num_lanczos_steps, total) if options.tolerance is None else None,
-        fine_tune_recipe=task.training.model_copy(
-            update={"epochs": options.fine_tune_epochs, "weight_decay": 0.0, "l1": 0.0}
+        fine_tune_recipe=lasting(task.training, options.fine_tune_epochs).model_copy(
+            update={"weight_decay": 0.0, "l1": 0.0}
         ),
         accuracy_drop=options.accuracy_drop,
         max_evaluations=options.max_evaluations,
@@ -194,7 +195,7 @@ class _Sweep:
         return self._evaluated()
 
     def fine_tuned(self, sparsity: float) -> dict[str, float]:
-        """Remove the smallest weights and re-optimise the others with the plain recipe."""
+        """Remove the smallest weights and re-optimise the others with the plain recipe, shortened."""
         masks = self._prune(sparsity)
         splits = {"train": self.network.splits["train"]}
         recipe, seed = self.config.fine_tune_recipe, self.config.seed

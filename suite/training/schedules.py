@@ -1,6 +1,7 @@
 """Learning rates: a closed form of the step, so that any step can be resumed."""
 
 import math
+from fractions import Fraction
 
 from suite.study import Recipe
 
@@ -13,6 +14,32 @@ def steps_per_epoch(recipe: Recipe, num_examples: int) -> int:
 def num_steps(recipe: Recipe, num_examples: int) -> int:
     """Return the number of gradient steps of a whole training."""
     return recipe.epochs * steps_per_epoch(recipe, num_examples)
+
+
+def lasting(recipe: Recipe, epochs: int) -> Recipe:
+    """Return a recipe of another length whose rate rises and falls at the same fractions of it.
+
+    Warm-up and milestones are scaled by epochs / recipe.epochs and rounded; a warm-up may round to none. A milestone
+    within the recipe stays within the new one, at least one epoch from either end; where several coincide one is left,
+    so that the rate falls less often. A step schedule that is left without milestones becomes a cosine. As many epochs
+    as before give the recipe itself.
+
+    Args:
+        recipe: of which everything else stays.
+        epochs: at least 1.
+    """
+    if epochs == recipe.epochs:
+        return recipe
+    scale = Fraction(epochs, recipe.epochs)
+    milestones = _scaled_milestones(recipe, scale, epochs)
+    schedule = "cosine" if recipe.schedule == "step" and not milestones else recipe.schedule
+    changes = {"schedule": schedule, "milestones": milestones, "warmup_epochs": round(scale * recipe.warmup_epochs)}
+    return Recipe.model_validate(recipe.model_dump() | changes | {"epochs": epochs})
+
+
+def _scaled_milestones(recipe: Recipe, scale: Fraction, epochs: int) -> tuple[int, ...]:
+    within = [milestone for milestone in recipe.milestones if milestone < recipe.epochs]
+    return tuple(sorted({min(max(1, round(scale * milestone)), epochs - 1) for milestone in within} - {0}))
 
 
 def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:

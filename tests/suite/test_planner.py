@@ -187,3 +187,12 @@ def test_kept_counts_are_exact_decimals_rounded_half_to_even(num_weights: int, s
 def test_a_large_plan_has_every_cell_once(tiny_study: Path) -> None:
     keys = [cell.id.key for cell in planned(tiny_study, f"seeds={list(range(60))}").cells]
     assert len(keys) == len(set(keys)) == 60 * 22
+
+
+def test_the_limits_fine_tune_by_the_whole_schedule_in_fewer_epochs(tiny_study: Path) -> None:
+    schedule = ("training.epochs=200", "training.schedule='step'", "training.milestones=[60, 120, 160]")
+    more = ("training.warmup_epochs=5", "training.weight_decay=0.1", "options.limit.fine_tune_epochs=5")
+    (cell,) = [cell for cell in planned(tiny_study, *schedule, *more).cells if cell.id.kind == "limit"]
+    recipe = cell.config["fine_tune_recipe"]
+    assert (recipe["epochs"], recipe["schedule"], list(recipe["milestones"])) == (5, "step", [2, 3, 4])
+    assert (recipe["warmup_epochs"], recipe["weight_decay"], recipe["l1"]) == (0, 0.0, 0.0)

@@ -8,7 +8,7 @@ from suite.extensions import available, load, settings_file
 from suite.network import model_spec, num_prunable
 from suite.strict import read_toml
 from suite.study import Recipe, Task, read_study
-from suite.training.schedules import learning_rate, num_steps
+from suite.training.schedules import lasting, learning_rate, num_steps
 
 METHODS = available("suite.pruning.methods")
 BUILT_IN = available("suite.tasks", ".toml")
@@ -196,6 +196,17 @@ def test_the_built_in_studies_name_the_tasks() -> None:
     assert sorted(baselines.methods) == METHODS
     assert len(baselines.seeds) >= 3
     assert {0.8, 0.9, 0.95, 0.98, 0.9856, 0.995} == set(baselines.sparsities)
+
+
+def test_the_rate_of_the_limits_fine_tuning_falls() -> None:
+    limits, tasks = read_study("paper-limits")
+    epochs = limits.options["limit"]["fine_tune_epochs"]
+    for found in tasks.values():
+        recipe = lasting(found.training, epochs)
+        total = num_steps(recipe, DATA[found.data].num_train)
+        rates = [learning_rate(recipe, step, total) for step in range(total)]
+        assert max(rates) == rates[0] == found.training.learning_rate
+        assert rates[-1] < 0.2 * rates[0]
 
 
 def test_every_faithful_task_of_the_eight_is_told_apart() -> None:

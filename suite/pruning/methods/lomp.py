@@ -17,6 +17,7 @@ from suite.pruning.contract import PlannedTraining, Search, Ticket, Variant
 from suite.pruning.masks import keep_top_globally, masked
 from suite.strict import Settings
 from suite.study import Recipe
+from suite.training.schedules import lasting
 
 LABEL = "LOMP"
 VERSION = 1
@@ -24,7 +25,10 @@ PRUNES = True
 
 
 class Options(Settings):
-    """Whether to train on after pruning, and for how long; None trains as long as the task's plain recipe."""
+    """Whether to train on after pruning, and for how long; None trains as long as the task's plain recipe.
+
+    Another length scales the schedule of that recipe, see suite.training.schedules.lasting.
+    """
 
     fine_tune: bool | None = None  # None: both, as two rows
     fine_tune_epochs: Annotated[int, Field(ge=1)] | None = None
@@ -59,4 +63,4 @@ def find_ticket(search: Search, options: Options) -> Ticket:
 
 
 def _fine_tuning(recipe: Recipe, options: Options) -> Recipe:
-    return recipe.model_copy(update={"epochs": options.fine_tune_epochs or recipe.epochs})
+    return lasting(recipe, options.fine_tune_epochs or recipe.epochs)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from suite.study import Recipe
-from suite.training.schedules import learning_rate, num_steps, steps_per_epoch
+from suite.training.schedules import lasting, learning_rate, num_steps, steps_per_epoch
 
 Make = Callable[..., Recipe]
 
@@ -114,3 +114,43 @@ def test_the_original_s_alexnet_never_leaves_its_rate(recipe: Make) -> None:
         if step not in (60, 120, 160):
             # the original's warm-up is one step behind ours
             assert group["lr"] == pytest.approx(learning_rate(made, step - (step <= 1_955), 78_200), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "milestones", "warmup_epochs"),
+    [
+        (100, (30, 60, 80), 2),  # 2.5 to the even one
+        (30, (9, 18, 24), 1),
+        (5, (2, 3, 4), 0),
+        (3, (1, 2), 0),  # 0.9, 1.8, 2.4
+        (2, (1,), 0),
+        (400, (120, 240, 320), 10),
+    ],
+)
+def test_another_length_has_its_milestones_at_the_same_fractions(
+    recipe: Make, epochs: int, milestones: tuple[int, ...], warmup_epochs: int
+) -> None:
+    made = recipe(epochs=200, schedule="step", milestones=(60, 120, 160), gamma=0.5, warmup_epochs=5)
+    expected = {"epochs": epochs, "milestones": milestones, "warmup_epochs": warmup_epochs}
+    assert lasting(made, epochs) == made.model_copy(update=expected)
+
+
+def test_steps_without_room_become_a_cosine(recipe: Make) -> None:
+    made = recipe(epochs=200, schedule="step", milestones=(60, 120), warmup_epochs=5)
+    assert lasting(made, 1) == recipe(epochs=1, schedule="cosine")
+
+
+def test_the_last_milestone_stays_within_another_length(recipe: Make) -> None:
+    made = recipe(epochs=200, schedule="step", milestones=(60, 180, 199))
+    assert lasting(made, 4).milestones == (1, 3)
+
+
+def test_as_many_epochs_are_the_recipe_itself(recipe: Make) -> None:
+    made = recipe(epochs=200, schedule="step", milestones=(60, 300), warmup_epochs=5)
+    assert lasting(made, 200) is made
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_other_schedules_keep_their_shape(recipe: Make, schedule: str) -> None:
+    made = recipe(epochs=200, schedule=schedule, warmup_epochs=10, l1=1e-4)
+    assert lasting(made, 20) == recipe(epochs=20, schedule=schedule, warmup_epochs=1, l1=1e-4)

@@ -8,6 +8,7 @@ from suite.pruning.contract import Search
 from suite.pruning.masks import num_kept
 from suite.pruning.methods import lomp
 from suite.pruning.methods.lomp import Options, find_ticket, variants
+from suite.study import Recipe
 
 Make = Callable[..., Search]
 
@@ -51,6 +52,15 @@ def test_fine_tuning_follows_the_plain_recipe(make_search: Make) -> None:
     assert find_ticket(search, Options(fine_tune=True)).recipe == search.fine_tune_recipe
     shorter = find_ticket(search, Options(fine_tune=True, fine_tune_epochs=2)).recipe
     assert shorter == search.fine_tune_recipe.model_copy(update={"epochs": 2})
+
+
+def test_a_shorter_fine_tuning_has_its_schedule_within(make_search: Make, recipe: Callable[..., Recipe]) -> None:
+    stepped = recipe(epochs=200, schedule="step", milestones=(60, 120, 160), gamma=0.5, warmup_epochs=5)
+    options = Options(fine_tune=True, fine_tune_epochs=5)
+    found = find_ticket(make_search(20, fine_tune_recipe=stepped), options).recipe
+    assert found is not None
+    assert (found.epochs, found.milestones, found.warmup_epochs) == (5, (2, 3, 4), 0)
+    assert [planned.recipe for planned in lomp.trainings(stepped, stepped, options)] == [found]
 
 
 @pytest.mark.parametrize(
