@@ -3,19 +3,28 @@
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Literal
+
+RatioLaw = Literal["resnet", "vgg"]
 
 
 def smart_ratio_counts(
-    layer_sizes: Sequence[int], num_keep: int, classifier_fraction: Fraction = Fraction(3, 10)
+    layer_sizes: Sequence[int],
+    num_keep: int,
+    law: RatioLaw = "resnet",
+    *,
+    classifier_fraction: Fraction = Fraction(3, 10),
 ) -> list[int]:
     """Return the kept count of every layer by the smart ratio, extended to nets where all layers are linear.
 
     The last layer is the classifier: it keeps classifier_fraction of its weights, at most half the budget. Layer l of L
-    keeps in proportion to r_l = (L - l + 1)^2 + (L - l + 1) times its size; a full layer's surplus goes to the others.
+    keeps in proportion to its size times r_l = (L - l + 1)^2 + (L - l + 1), for a VGG r_l / l^2; a full layer's surplus
+    goes to the others.
 
     Args:
         layer_sizes: weights per layer, in the network's order, the classifier last.
         num_keep: the budget, kept exactly.
+        law: "resnet" for r_l, "vgg" for r_l / l^2; l counts from 1.
         classifier_fraction: 0.3 in the original.
 
     Returns:
@@ -25,7 +34,9 @@ def smart_ratio_counts(
         ValueError: fewer weights to keep than layers, or more than there are.
 
     Source: Su et al. (2020), "Sanity-Checking Pruning Methods: Random Tickets can Win the Jackpot", section 5.
-    Differs: water-filling instead of one carry pass, exact rounding instead of truncation, the classifier's cap.
+    Differs: water-filling instead of one carry pass, which hands the surplus of full first layers to the next one alone
+    and stops at the first that is not full; exact rounding instead of truncation, by which the original keeps up to
+    one weight per layer too few; the classifier's cap.
     """
     if not len(layer_sizes) <= num_keep <= sum(layer_sizes):
         raise ValueError(
@@ -37,8 +48,10 @@ def smart_ratio_counts(
     wanted = min(round(classifier_fraction * classifier), round(Fraction(num_keep, 2)), num_keep - len(body))
     in_classifier = max(1, wanted, num_keep - sum(body))
     depth = len(layer_sizes)
-    ratios = [(depth - index) ** 2 + (depth - index) for index in range(len(body))]
-    demands = [Fraction(ratio * size) for ratio, size in zip(ratios, body, strict=True)]
+    ratios = [Fraction((depth - index) ** 2 + (depth - index)) for index in range(len(body))]
+    if law == "vgg":
+        ratios = [ratio / (index + 1) ** 2 for index, ratio in enumerate(ratios)]
+    demands = [ratio * size for ratio, size in zip(ratios, body, strict=True)]
     return [*fill(demands, body, num_keep - in_classifier), in_classifier]
 
 

@@ -27,7 +27,7 @@ GOLDEN = {
     "random": "7d5a78c08183246f",
     "rare_gems": "5c8184d04e94c036",
     "row_norms": "104fedf58a3e907b",
-    "smart_ratio": "111fa75820db6cab",
+    "smart_ratio": "d47006f86864577f",
     "spectrum": "221b0c13341d59fd",
 }
 ACCEPT = """The keys of the built-in study quickstart changed: results stored so far are not found any more.

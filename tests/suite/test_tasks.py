@@ -162,6 +162,13 @@ def test_imp_and_smart_ratio_have_the_numbers_of_their_configurations(name: str)
     assert found.options["imp"] == {"rewind_step": rewind_step}
 
 
+@pytest.mark.parametrize("name", all_tasks())
+def test_smart_ratio_has_the_law_of_its_network(name: str) -> None:
+    found = task(name)
+    options = load("suite.pruning.methods", "smart_ratio", "method").Options(**found.options.get("smart_ratio", {}))
+    assert options.law == ("vgg" if found.model.startswith("vgg") else "resnet")
+
+
 RARE_GEMS: dict[str, tuple[int, str, float, int, float, float, int]] = {
     # period, optimiser, rate, epochs, penalty, rate of the training, batch: METHODS 3.2
     "resnet20-cifar10": (5, "sgd", 0.1, 150, 3e-5, 0.01, 128),

@@ -25,13 +25,41 @@ def resnet32_double() -> list[int]:
     return [*sizes, 128 * 10]
 
 
-# Kept by the original's truncating rule: ResNet20 at sparsity 0.9856, the other at 0.98.
+def vgg(*widths: int) -> list[int]:
+    """Layer sizes: 3 x 3 convolutions of the given widths, one linear layer for ten classes."""
+    return [9 * fan_in * fan_out for fan_in, fan_out in zip([3, *widths], widths, strict=False)] + [512 * 10]
+
+
+VGG16 = vgg(64, 64, 128, 128, *[256] * 3, *[512] * 6)
+VGG19 = vgg(64, 64, 128, 128, *[256] * 4, *[512] * 8)
+
+
+# Kept by the original's truncating rule: ResNet20 at sparsity 0.9856, the others at 0.98.
 RESNET20 = [43, 210, 189, 169, 150, 132, 116, 201, 345, 291, 243, 199, 159, 247, 371, 265, 176, 106, 53, 192]
 RESNET32 = [
     *(136, 1376, 1295, 1216, 1140, 1067, 995, 927, 860, 797, 735),
     *(1353, 2482, 125, 2060, 1864, 1677, 1501, 1334, 1177, 1030, 892),
     *(1530, 2590, 119, 1766, 1412, 1098, 824, 588, 392, 235, 117, 384),
 ]
+VGG19_KEPT = [
+    *(1728, 36864, 61815, 38852, 43100, 51309, 31897, 20351, 26312, 34101, 21920),
+    *(13814, 8407, 4832, 2526, 1110, 1536),
+]
+
+
+def by_the_original(sizes: list[int], sparsity: float) -> list[int]:
+    """Return what the original keeps of a VGG: a full layer at the front hands its surplus to the next one alone."""
+    depth, total = len(sizes), sum(sizes)
+    ratios = [((depth - layer) ** 2 + (depth - layer)) / (layer + 1) ** 2 for layer in range(depth - 1)]
+    in_classifier = int(0.3 * sizes[-1])
+    test = sum(int(size * ratio) for size, ratio in zip(sizes, ratios, strict=False))
+    fractions = [ratio * (int(total * (1 - sparsity)) - in_classifier) / test for ratio in ratios]
+    for layer, size in enumerate(sizes[:-2]):
+        if fractions[layer] < 1:
+            break
+        fractions[layer + 1] += int((fractions[layer] - 1) * size) / sizes[layer + 1]
+        fractions[layer] = 1
+    return [int(fraction * size) for fraction, size in zip(fractions, sizes, strict=False)] + [in_classifier]
 
 
 def test_the_layers_are_those_of_the_papers() -> None:
@@ -52,6 +80,49 @@ def test_resnet32_differs_from_the_original_by_at_most_one_per_layer() -> None:
     found = smart_ratio_counts(resnet32_double(), num_keep)
     assert {new - old for new, old in zip(found, RESNET32, strict=True)} <= {0, 1}
     assert sum(found) == num_keep == 37_112
+
+
+def test_the_original_s_rule_for_a_vgg_gives_its_published_counts() -> None:
+    assert (len(VGG19), sum(VGG19), len(VGG16), sum(VGG16)) == (17, 20_024_000, 14, 14_715_584)
+    assert by_the_original(VGG19, 0.98) == VGG19_KEPT
+
+
+@pytest.mark.parametrize(("sizes", "sparsity"), [(VGG16, 0.999), (VGG16, 0.9995), (VGG19, 0.999), (VGG19, 0.9995)])
+def test_a_vgg_without_a_full_layer_differs_from_the_original_by_at_most_one_per_layer(
+    sizes: list[int], sparsity: float
+) -> None:
+    found = smart_ratio_counts(sizes, kept_count(sum(sizes), sparsity), "vgg")
+    assert all(count < size for count, size in zip(found, sizes, strict=True))
+    assert {new - old for new, old in zip(found, by_the_original(sizes, sparsity), strict=True)} <= {0, 1}
+
+
+def test_vgg19_has_the_published_proportions_behind_its_full_layers() -> None:
+    # Of the published counts the third has the surplus of the first two; here all behind them share it.
+    found = smart_ratio_counts(VGG19, 400_480, "vgg")
+    assert (found[:2], found[-1]) == (VGG19_KEPT[:2], VGG19_KEPT[-1]) == (VGG19[:2], 1536)
+    assert all(count < size for count, size in zip(found[2:], VGG19[2:], strict=True))
+    more = (400_480 - 1728 - 36_864 - 1536 - found[2]) / sum(VGG19_KEPT[3:-1])
+    for new, old in zip(found[3:-1], VGG19_KEPT[3:-1], strict=True):
+        assert abs(new - more * old) <= 1 + more
+    assert sum(VGG19_KEPT) <= sum(found) == 400_480 <= sum(VGG19_KEPT) + len(VGG19)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "kept"), [(0.9, 1_471_552), (0.95, 735_774), (0.98, 294_305), (0.9856, 211_898), (0.995, 73_572)]
+)
+def test_vgg16_keeps_the_published_totals_up_to_their_truncation(sparsity: float, kept: int) -> None:
+    found = smart_ratio_counts(VGG16, kept_count(sum(VGG16), sparsity), "vgg")
+    assert abs(sum(by_the_original(VGG16, sparsity)) - kept) <= 1  # of the rounding of 1 - sparsity
+    assert kept <= sum(found) <= kept + len(VGG16)
+    assert found[-1] == 1536
+    assert found[0] == 1728  # full, in the original as well
+    fractions = [count / size for count, size in zip(found, VGG16, strict=True)][:-1]
+    assert all(earlier >= later for earlier, later in pairwise(fractions))
+
+
+def test_the_law_of_vgg_by_hand() -> None:
+    # L = 3: r = 12 / 1, 6 / 4. The classifier keeps 0.3 * 100 = 30; 45 are spread in proportion to 8 and 1.
+    assert smart_ratio_counts([100, 100, 100], 75, "vgg") == [40, 5, 30]
 
 
 @pytest.mark.parametrize(

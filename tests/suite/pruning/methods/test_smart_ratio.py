@@ -1,10 +1,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 
-from suite.pruning.allocation import smart_ratio_counts
+from suite.pruning.allocation import RatioLaw, smart_ratio_counts
 from suite.pruning.contract import Search
+from suite.pruning.methods import smart_ratio
 from suite.pruning.methods.smart_ratio import Options, find_ticket
 
 Make = Callable[..., Search]
@@ -20,6 +22,19 @@ def test_counts_by_hand(make_search: Make) -> None:
     # The classifier keeps round(0.3 * 24) = 7 of 24, the only other layer the rest.
     masks = find_ticket(make_search(20), Options()).masks
     assert {name: int(mask.sum()) for name, mask in masks.items()} == {"1.weight": 13, "3.weight": 7}
+
+
+def test_a_vgg_has_a_law_of_its_own(make_search: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    laws: list[str] = []
+
+    def counts(sizes: list[int], num_keep: int, law: RatioLaw) -> list[int]:
+        laws.append(law)
+        return smart_ratio_counts(sizes, num_keep, law)
+
+    monkeypatch.setattr(smart_ratio, "smart_ratio_counts", counts)
+    for options in (Options(), Options(law="vgg")):
+        find_ticket(make_search(20), options)
+    assert laws == ["resnet", "vgg"]
 
 
 def test_positions_are_uniform_within_a_layer(make_search: Make) -> None:
