@@ -6,6 +6,7 @@ import pytest
 
 from suite.extensions import available, load, settings_file
 from suite.network import model_spec, num_prunable
+from suite.pruning.methods import rare_gems
 from suite.strict import read_toml
 from suite.study import Recipe, Task, read_study
 from suite.training.schedules import lasting, learning_rate, num_steps
@@ -192,6 +193,16 @@ def test_rare_gems_has_the_numbers_of_its_configurations(name: str) -> None:
     assert (recipe.epochs, recipe.learning_rate, recipe.batch_size) == (epochs, training_rate, batch_size)
     assert (recipe.weight_decay, recipe.milestones) == (1e-4, MILESTONES[epochs])
     assert recipe.nesterov == name.startswith("resnet50")
+
+
+@pytest.mark.parametrize("name", all_tasks())
+def test_scores_are_searched_with_momentum_or_by_adam(name: str) -> None:
+    found = task(name)
+    options = rare_gems.Options(**found.options.get("rare_gems", {}))
+    search = rare_gems.trainings(found.recipe("rare_gems"), found.training, options)[0]
+    assert search.is_search
+    assert search.recipe.optimiser == options.score_optimiser
+    assert search.recipe.optimiser == "adam" or search.recipe.momentum == 0.9
 
 
 def test_the_built_in_studies_name_the_tasks() -> None:
