@@ -13,6 +13,12 @@ def is_convolutional(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
+def in_order_of(model: nn.Module, weight: Tensor) -> Tensor:
+    """Return a weight in the memory order in which a network computes: filters (n, h, w, c), or as it is."""
+    is_filter = weight.ndim == 4 and is_convolutional(model)
+    return weight.contiguous(memory_format=torch.channels_last) if is_filter else weight
+
+
 @contextmanager
 def channels_last(model: nn.Module) -> Iterator[bool]:
     """Within, keep the filters of a network of 2-d convolutions in the order (n, h, w, c); other networks stay.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from suite.memory_order import channels_last
+from suite.memory_order import channels_last, in_order_of
 
 
 def network() -> nn.Module:
@@ -55,3 +55,13 @@ def test_outputs_agree_up_to_rounding() -> None:
     expected = model(inputs)
     with channels_last(model):
         assert torch.allclose(model(inputs), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_a_weight_takes_the_order_of_its_network() -> None:
+    model = network()
+    filters, matrix = model[0].weight.detach(), model[4].weight.detach()
+    moved = in_order_of(model, filters)
+    assert moved.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(moved, filters)
+    assert in_order_of(model, matrix) is matrix
+    assert in_order_of(nn.Sequential(nn.Flatten()), filters) is filters

@@ -25,7 +25,7 @@ GOLDEN = {
     "lomp_fine_tuned": "0eaa4a5886f2cb0d",
     "masked_limit": "ad5ae3a9781fcc40",
     "random": "7d5a78c08183246f",
-    "rare_gems": "5c8184d04e94c036",
+    "rare_gems": "aa8958fc211099ad",
     "row_norms": "104fedf58a3e907b",
     "smart_ratio": "d47006f86864577f",
     "spectrum": "221b0c13341d59fd",

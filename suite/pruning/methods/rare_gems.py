@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from suite.errors import TrainingDiverged
+from suite.memory_order import in_order_of
 from suite.problem import Problem
 from suite.pruning.contract import PlannedTraining, Search, Ticket
 from suite.pruning.masks import keep_top_globally, masked, split_like
@@ -31,7 +32,7 @@ from suite.training.hooks import Hooks
 from suite.training.loop import train
 
 LABEL = "Rare Gems"
-VERSION = 1
+VERSION = 2  # networks of convolutions search channels-last
 PRUNES = True
 THRESHOLD = 0.5  # a weight takes part while its score is above this
 
@@ -58,7 +59,7 @@ class ScoredNetwork(nn.Module):
         """Draw scores uniformly from [0, 1]; nothing is frozen out yet."""
         super().__init__()
         self.network = [network]  # in a list: its parameters are not ours to train
-        self.weights = {name: weight.detach().clone() for name, weight in prunable.items()}
+        self.weights = {name: in_order_of(network, weight.detach().clone()) for name, weight in prunable.items()}
         scores = torch.cat([torch.rand(weight.numel(), generator=draw) for weight in self.weights.values()])
         device = next(iter(self.weights.values())).device
         self.scores = nn.Parameter(scores.to(device))
@@ -69,9 +70,15 @@ class ScoredNetwork(nn.Module):
         indicator = (self.scores > THRESHOLD).to(self.scores.dtype)
         straight_through = (indicator - self.scores).detach() + self.scores
         chosen = split_like(straight_through * self.active, self.weights)
+        # the weight stands first: products take its memory order
         effective = {name: weight * chosen[name] for name, weight in self.weights.items()}
         output: Tensor = functional_call(self.network[0], effective, (inputs,))
         return output
+
+    def modules(self, *args: Any, **options: Any) -> Iterator[nn.Module]:
+        """Yield those of the network too: by them a training knows whether images come channels-last."""
+        yield from super().modules(*args, **options)
+        yield from self.network[0].modules(*args, **options)
 
     def named_buffers(self, *args: Any, **options: Any) -> Iterator[tuple[str, Tensor]]:
         """Yield those of the network: they are all that changes in it, and belong to a state of the search."""

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from suite.problem import Problem
 from suite.pruning.contract import Search
 from suite.pruning.masks import num_kept, split_like
 from suite.pruning.methods import rare_gems
 from suite.pruning.methods.rare_gems import Options, ScoredNetwork, find_ticket, freeze_path, num_freezes
 from suite.seeds import generator
+from suite.splits import Split
 from suite.study import Recipe
 from suite.training.checkpoint import Interrupted, Notice, Trainings
 from suite.training.flops import forward_flops
@@ -271,3 +273,75 @@ def test_a_search_that_is_stopped_in_any_step_finds_the_same_ticket(
     assert (steps.num_steps, steps.num_freezes) == (15, 2)
     assert all(torch.equal(found.masks[name], mask) for name, mask in expected.masks.items())
     assert (found.search_steps, found.search_flops) == (expected.search_steps, expected.search_flops)
+
+
+def of_images(make_search: Make, **changes: Any) -> Search:
+    """Return a search in a network of convolutions."""
+    draw = torch.Generator().manual_seed(5)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(6)
+        model = nn.Sequential(
+            *(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, bias=False)),
+            *(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)),
+        )
+    images = Split(torch.randn(160, 3, 8, 8, generator=draw), torch.randint(0, 3, (160,), generator=draw))
+    problem = Problem(model, {"train": images})
+    state = problem.state()
+    return make_search(60, **({"problem": problem, "initial": state, "dense": state, "rewind": state} | changes))
+
+
+def test_convolutions_search_channels_last(make_search: Make) -> None:
+    search = of_images(make_search)
+    found: list[tuple[bool, ...]] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if module.training:
+            tensors = (inputs[0], module.weight, output)
+            found.append(tuple(each.is_contiguous(memory_format=torch.channels_last) for each in tensors))
+
+    for index in (0, 3):
+        search.problem.model[index].register_forward_hook(look)
+    ticket = find_ticket(search, Options(freeze_period=1))
+    assert found[-2:] == [(True, True, True)] * 2
+    assert set(found) == {(True, True, True)}
+    assert len(found) == 2 * ticket.search_steps
+    assert all(weight.is_contiguous() for weight in search.problem.prunable.values())
+    assert num_kept(ticket.masks) == 60
+
+
+def test_the_memory_order_changes_the_scored_network_by_rounding_alone(make_search: Make) -> None:
+    search = of_images(make_search)
+    model, inputs = search.problem.model.double().train(), search.problem.splits["train"].inputs[:8].double()
+    network = ScoredNetwork(model, search.problem.prunable, torch.Generator().manual_seed(3)).double()
+    chosen = split_like((network.scores.detach() > 0.5).double(), network.weights)
+    effective = {name: (w.detach() * chosen[name]).contiguous() for name, w in search.problem.prunable.items()}
+    expected = functional_call(model, effective, (inputs,))
+    found = network(inputs.contiguous(memory_format=torch.channels_last))
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("stops_in", [1, 4, 5, 6, 11, 14])
+def test_a_search_of_convolutions_that_is_stopped_ends_with_the_same_bits(
+    make_search: Make, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stops_in: int
+) -> None:
+    scores: list[Tensor] = []
+
+    def watched(model: ScoredNetwork, *args: Any, **options: Any) -> Any:
+        history = train(model, *args, **options)
+        scores.append(model.scores.detach().clone())
+        return history
+
+    monkeypatch.setattr(rare_gems, "train", watched)
+    mine, options = recipe(epochs=3, momentum=0.9), Options(freeze_period=1, score_learning_rate=5.0)
+    expected = of_images(make_search, recipe=mine)
+    masks = find_ticket(expected, options).masks
+    steps = Steps(monkeypatch)
+    steps.stops_in = stops_in
+    with pytest.raises(Interrupted, match=f"search at step {stops_in}"):
+        find_ticket(of_images(make_search, recipe=mine, trainings=Trainings(tmp_path, "a", steps.notice)), options)
+    resumed = of_images(make_search, recipe=mine, trainings=Trainings(tmp_path, "a"))
+    found = find_ticket(resumed, options).masks
+    assert torch.equal(*scores)
+    assert all(torch.equal(found[name], mask) for name, mask in masks.items())
+    buffers = dict(resumed.problem.model.named_buffers())
+    assert all(torch.equal(value, buffers[name]) for name, value in expected.problem.model.named_buffers())
