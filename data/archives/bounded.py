@@ -28,6 +28,7 @@ _DAMAGE = (
     LookupError,
     RecursionError,  # tarfile: headers of headers
 )
+_PIECE_BYTES = 256 << 10  # of content, read at once: below what any BoundedReader takes for a header
 _END_BYTES = 128 << 10  # a zip file's end record with the longest comment has 64 KiB and 22 bytes
 
 
@@ -113,12 +114,15 @@ def exactly(path: Path, stream: Readable, size_bytes: int, where: str = "") -> b
     Raises:
         FileRefused: there are fewer.
     """
-    content = stream.read(size_bytes)
-    if len(content) != size_bytes:
-        raise refusal(
-            path, f"is cut off{where}: it has fewer bytes than it declares", "a whole file", "Fetch it again."
-        )
-    return content
+    pieces: list[bytes] = []
+    left = size_bytes
+    while left:
+        pieces.append(stream.read(min(left, _PIECE_BYTES)))
+        if not pieces[-1]:
+            wrong = f"is cut off{where}: it has fewer bytes than it declares"
+            raise refusal(path, wrong, "a whole file", "Fetch it again.")
+        left -= len(pieces[-1])
+    return b"".join(pieces)
 
 
 def check_name(path: Path, name: str) -> None:

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import data
-from tests.data.official_archives import cifar10_members, cifar100_members, tar_gz
+from data.archives.official import BLOCK_BYTES
+from data.hdf5 import open_sealed, read_array
+from tests.data.official_archives import NUM_CLASSES, cifar10_members, cifar100_members, records, tar_gz
 
 Refused = Callable[[str, Path], str]
 FOLDER = "cifar-10-batches-bin"
@@ -76,6 +79,55 @@ def test_a_fine_label_out_of_range(tmp_path: Path, refused: Refused) -> None:
 def test_another_archive_of_the_same_kind(tmp_path: Path, refused: Refused) -> None:
     line = refused("cifar10", tar_gz(tmp_path / "a.tar.gz", cifar100_members()))
     assert "has no member" in line
+
+
+LARGE = ("data_batch_1.bin", "test_batch.bin", "train.bin", "test.bin")
+
+
+@pytest.mark.parametrize(("name", "label_bytes"), [("cifar10", 1), ("cifar100", 2)])
+def test_members_larger_than_any_header_and_than_a_block(name: str, label_bytes: int, tmp_path: Path) -> None:
+    """The official ones have 10,000 to 50,000 records; these are images of one colour each."""
+    number = np.arange(BLOCK_BYTES // 3072 + 100)
+    images = np.broadcast_to((number % 251).astype(np.uint8)[:, None], (len(number), 3072))
+    content = records(images, number % NUM_CLASSES[name], label_bytes)
+    assert len(content) > BLOCK_BYTES
+    members = cifar10_members() if name == "cifar10" else cifar100_members()
+    large = [each for each in members if each.rpartition("/")[2] in LARGE]
+    assert len(large) == 2  # one of each split
+    rest = sum(len(members[each]) for each in members if "data_batch" in each and each not in large) // 3073
+    archive = tar_gz(tmp_path / "a.tar.gz", members | dict.fromkeys(large, content))
+    found = data.prepare(name, archive, tmp_path / "out.h5", tell=lambda *_: None, allow_other=True)
+    assert found.num_examples["test"] == len(number)
+    assert found.num_examples["train"] + found.num_examples["validation"] == len(number) + rest
+    with open_sealed(tmp_path / "out.h5") as file:
+        for split in ("train", "test"):
+            index = read_array(file[split], "source_index")
+            index = index[index < len(number)]  # those of the large member, which is the first one
+            expected = np.broadcast_to((index % 251)[:, None, None, None], (len(index), 3, 32, 32))
+            assert np.array_equal(file[split]["inputs"][: len(index)], expected)
+            assert np.array_equal(read_array(file[split], "targets")[: len(index)], index % NUM_CLASSES[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "label_bytes"), [("cifar10", 1), ("cifar100", 2)])
+def test_an_archive_of_the_official_size(name: str, label_bytes: int, tmp_path: Path) -> None:
+    members = cifar10_members() if name == "cifar10" else cifar100_members()
+    for each in members:
+        if each.endswith(".bin"):
+            number = np.arange(50_000 if each.endswith("/train.bin") else 10_000)
+            images = np.broadcast_to((number % 251).astype(np.uint8)[:, None], (len(number), 3072))
+            members[each] = records(images, number % NUM_CLASSES[name], label_bytes)
+    archive = tar_gz(tmp_path / "a.tar.gz", members)
+    del members
+    tracemalloc.start()
+    found = data.prepare(name, archive, tmp_path / "out.h5", tell=lambda *_: None, allow_other=True)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.num_examples == {"train": 45_000, "validation": 5_000, "test": 10_000}
+    assert peak_bytes < 150 << 20
+    dataset = data.read_dataset(tmp_path / "out.h5")
+    assert np.array_equal(dataset.splits["test"].inputs[:, 0, 0, 0], np.arange(10_000) % 251)
+    assert np.bincount(dataset.splits["train"].targets).tolist() == [45_000 // NUM_CLASSES[name]] * NUM_CLASSES[name]
 
 
 @pytest.mark.parametrize(
