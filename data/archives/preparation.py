@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import h5py
@@ -77,7 +78,7 @@ def prepare(
     checked = check_archive(source, official, allow_other, tell)
     contents = official.survey(checked.files, official)
     _check_contents(source, official, contents, checked.is_official)
-    has_made_folder = _make_folder(out)
+    made = _make_folder(out)
     sweep(out.parent)
     identity = identity_of(name, checked.md5, contents.decoder)
     blocks = BlockFolder(partial_folder(out), identity, official.image_shape)
@@ -88,23 +89,22 @@ def prepare(
         _write(out, _attributes(official, facts, checked, contents), contents, blocks, selections, tell)
     except FileRefused:
         blocks.remove()
-        if has_made_folder:
-            with contextlib.suppress(OSError):
-                out.parent.rmdir()
+        with contextlib.suppress(OSError):  # one that somebody else has put something into stays
+            for folder in made:
+                folder.rmdir()
         raise
     blocks.remove()
     return Prepared(out, {each.name: len(each.indices) for each in selections}, num_resumed)
 
 
-def _make_folder(out: Path) -> bool:
-    """Make the folder of the file, where there is none; return whether there was none."""
-    if out.parent.is_dir():
-        return False
+def _make_folder(out: Path) -> list[Path]:
+    """Make the folder of the file and those above it; return which were not there, the innermost first."""
+    missing = list(takewhile(lambda folder: not folder.exists(), out.parents))
     try:
-        out.parent.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise refusal(out, "cannot be written: a file stands where its folder should", "a folder") from error
-    return True
+    return missing
 
 
 def _check_contents(source: Path, official: Official, contents: Contents, is_official: bool) -> None:

@@ -9,7 +9,7 @@ import h5py
 import pytest
 
 import data
-from tests.data.official_archives import NUM_CLASSES, PER_CLASS, WRITERS, write_archive
+from tests.data.official_archives import NUM_CLASSES, PER_CLASS, WRITERS, cifar10_members, tar_gz, write_archive
 
 Espalier = Callable[..., Any]
 Refused = Callable[..., str]
@@ -101,6 +101,16 @@ def test_what_cannot_be_prepared_is_told_in_one_line(
     assert "is there already" in refused(*take, archive, "--allow-other")
     assert espalier(*take, archive, "--allow-other", "--out", "mine/c.h5").code == 0
     assert (working_folder / "mine/c.h5").read_bytes() == (folder / "cifar10.h5").read_bytes()
+
+
+def test_folders_that_were_made_for_a_refused_archive_go_again(refused: Refused, working_folder: Path) -> None:
+    broken = cifar10_members() | {"cifar-10-batches-bin/test_batch.bin": b"\x0a" + bytes(3072)}
+    take = ("data", "prepare", "cifar10", "--allow-other", "--from", tar_gz(working_folder / "a.tar.gz", broken))
+    assert "class number 10" in refused(*take, "--out", "deep/er/still/c.h5")
+    assert os.listdir(working_folder) == ["a.tar.gz"]
+    (working_folder / "deep").mkdir()
+    assert "class number 10" in refused(*take, "--out", "deep/er/c.h5")
+    assert os.listdir(working_folder / "deep") == []
 
 
 def test_a_place_that_is_not_ours(refused: Refused, working_folder: Path) -> None:
