@@ -68,11 +68,13 @@ class Split(NamedTuple):
         for each in slices(len(self.targets), size):
             yield self.part(each)
 
-    def batches(self, order: Tensor, size: int) -> Iterator["Split"]:
-        """Yield the examples that an order (m,) names, `size` at a time; the last batch may be smaller."""
-        there = order.to(self.targets.device)
-        for each in slices(len(order), size):
-            yield self.part(there[each])
+    def batches(self, order: Tensor, size: int | list[int]) -> Iterator["Split"]:
+        """Yield the examples that an order (m,), m at least 1, names.
+
+        size: of all batches, of which the last one may be smaller; or of each.
+        """
+        for index in order.to(self.targets.device).split(size):
+            yield self.part(index)
 
     def between(self, begin: int, end: int) -> "Split":
         """Return a run of the examples as they are stored; a view, which keeps all of them."""
@@ -117,7 +119,7 @@ class Examples(Protocol):
         """Yield all examples in their order."""
         ...
 
-    def batches(self, order: Tensor, size: int) -> Iterator[Split]:
+    def batches(self, order: Tensor, size: int | list[int]) -> Iterator[Split]:
         """Yield the examples that an order names."""
         ...
 

@@ -58,10 +58,10 @@ class StreamedSplit:
         """Yield all examples in their order, `size` at a time; the next part is read meanwhile."""
         return self._read_ahead(slices(len(self.targets), size))
 
-    def batches(self, order: Tensor, size: int) -> Iterator[Split]:
-        """Yield the examples that an order names, `size` at a time; the next batch is read meanwhile."""
+    def batches(self, order: Tensor, size: int | list[int]) -> Iterator[Split]:
+        """Yield the examples that an order names, as a Split does; the next batch is read meanwhile."""
         here = order.cpu()  # once: asking a device for the rows of each batch would wait for the batch before
-        return self._read_ahead(here[each] for each in slices(len(order), size))
+        return self._read_ahead(here.split(size))
 
     def between(self, begin: int, end: int) -> "StreamedSplit":
         """Return a run of the examples, left in the file."""

@@ -49,17 +49,23 @@ class Batches:
         index = self._order[first : first + size]
         if self.ranks is not None:
             index = index[self.ranks.shard(len(index))]
-            batch = self.examples.part(index)
-        else:
-            if step != self._next or position == 0:
-                self._coming = self.examples.batches(self._order[first:], size)
-            self._next, batch = step + 1, next(self._coming)
+        if step != self._next or position == 0:
+            self._coming = self._from(first)
+        self._next, batch = step + 1, next(self._coming)
         return self._augmentation(batch, index) if self._augmentation else batch
 
     def num_examples(self, step: int) -> int:
         """Return the size of the whole batch of a step; the last one of an epoch may be smaller."""
         begin = step % self._per_epoch * self.recipe.batch_size
         return min(self.recipe.batch_size, len(self.examples.targets) - begin)
+
+    def _from(self, first: int) -> Iterator[Split]:
+        """Yield this process's parts of the batches of an epoch from its example `first` on, read one ahead."""
+        order, size = self._order[first:], self.recipe.batch_size
+        if self.ranks is None:
+            return self.examples.batches(order, size)
+        shards = [whole[self.ranks.shard(len(whole))] for whole in order.split(size)]
+        return self.examples.batches(torch.cat(shards), [len(shard) for shard in shards])
 
     @property
     def _per_epoch(self) -> int:

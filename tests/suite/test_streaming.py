@@ -6,13 +6,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from data import StoredSplit, read_dataset, write_dataset
 from data.hdf5 import FileRefused, StoredRows
@@ -26,6 +27,8 @@ from suite.problem import evaluate
 from suite.splits import Examples
 from suite.streaming import StreamedSplit
 from suite.study import Recipe
+from suite.training.batches import Batches
+from suite.training.data_parallel import Ranks
 from suite.training.loop import train
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +169,39 @@ def test_one_thread_reads_one_batch_ahead(both: Both, monkeypatch: pytest.Monkey
     assert len(set(readers)) == 1
 
 
+@pytest.mark.parametrize("augmentation", ["none", "crop_flip"])
+def test_each_of_several_processes_reads_its_shards_ahead(
+    augmentation: Any, both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, streamed = (splits["train"] for splits in both)
+    recipe = Recipe(epochs=2, batch_size=21, learning_rate=0.1, augmentation=augmentation)  # 7 whole ones, and one of 3
+    threads = set()
+    read = StreamedSplit._read
+
+    def noted(self: StreamedSplit, index: Any) -> Tensor:
+        threads.add(threading.get_ident())
+        return read(self, index)
+
+    monkeypatch.setattr(StreamedSplit, "_read", noted)
+    size, group = 4, cast(ProcessGroup, None)  # a shard needs no word from the others
+    whole = Batches(held, recipe, seed=3)
+    ours, theirs = (
+        [Batches(each, recipe, 3, Ranks(rank, size, group, torch.device("cpu"))) for rank in range(size)]
+        for each in (held, streamed)
+    )
+    for step in (*range(16), 4, 5, 13):  # the last ones as trainings that go on have them
+        shards = [batches.at(step) for batches in ours]
+        assert all(map(same, shards, [batches.at(step) for batches in theirs]))
+        expected = whole.at(step)
+        if step % 8 < 7:
+            assert torch.equal(torch.cat([shard.inputs for shard in shards]), expected.inputs)
+            assert torch.equal(torch.cat([shard.targets for shard in shards]), expected.targets)
+        else:
+            assert all(same(shard, expected) for shard in shards)
+    assert threads
+    assert threading.get_ident() not in threads
+
+
 def test_a_pass_that_is_left_leaves_no_thread(both: Both) -> None:
     before = threading.active_count()
     coming = both[1]["train"].parts(10)
@@ -253,6 +289,8 @@ import torch
 from suite.datasets import locate, training_splits
 from suite.splits import Normalisation, Split
 from suite.study import Recipe
+from suite.training.batches import Batches
+from suite.training.data_parallel import Ranks
 from suite.training.loop import train
 
 torch.set_num_threads(1)
