@@ -163,7 +163,7 @@ def _computed(
     """Compute a claimed cell. A failure is written down while the claim is held: whoever waits shall find it."""
     try:
         if cell.processes > 1:
-            run_in_ranks(cell, store.folder, notice=notice, progress=progress)
+            run_in_ranks(cell, store.folder, notice=notice, progress=progress, stream=stream)
         else:
             compute(cell, store.folder, notice=notice, progress=progress, probe_map=probe_map, stream=stream)
     except Exception as error:

@@ -169,42 +169,55 @@ def stored_splits(path: Path, device: str, *, stream: bool | None = None) -> dic
     return _splits_on(_read(path, device, stream), device)
 
 
-def verified_splits(path: Path, sha256: str, device: str, *, stream: bool | None = None) -> dict[str, Examples]:
+def verified_splits(
+    path: Path, sha256: str, device: str, *, stream: bool | None = None, processes: int = 1
+) -> dict[str, Examples]:
     """Return every split of a data set whose digest went into a cell's key; the rest as in stored_splits.
+
+    processes: as in training_splits.
 
     Raises:
         FileRefused: other numbers lie at the path now; a result from them would stand under the wrong key.
     """
-    dataset = _read(path, device, stream)
+    dataset = _read(path, device, stream, processes)
     if dataset.sha256 != sha256:
         raise FileRefused(f"{path} has changed since the study was planned. Run the study again to plan anew.")
     return _splits_on(dataset, device)
 
 
-def training_splits(path: Path, sha256: str, device: str, *, stream: bool | None = None) -> dict[str, Examples]:
+def training_splits(
+    path: Path, sha256: str, device: str, *, stream: bool | None = None, processes: int = 1
+) -> dict[str, Examples]:
     """Return the splits of a data set that training needs: train, validation and test; the rest as in verified_splits.
+
+    processes: on this machine that hold the same data set at the same time, this one included.
 
     Raises:
         UserError: one is missing.
     """
-    splits = verified_splits(path, sha256, device, stream=stream)
+    splits = verified_splits(path, sha256, device, stream=stream, processes=processes)
     _check_splits(splits, path)
     return splits
 
 
-def fits(num_bytes: int, device: str) -> bool:
+def fits(num_bytes: int, device: str, processes: int = 1) -> bool:
     """Return whether the inputs of a data set are kept in memory: whether they take a part of what is free only.
 
     The rest is for the network and for other cells. What is bound for a GPU passes through host memory as a whole.
+
+    processes: of one cell on this machine, each with its own copy and, where there are GPUs, a GPU of its own: all of
+        them ask before any has read. Other cells are not counted. Two that begin at the same moment find the same
+        memory free and take 80 % of it at most; more of them at a time, such as on one GPU with more than twice as many
+        workers as GPUs, may take more than there is where a data set is that large: then use fewer workers.
     """
-    room = available_bytes()
+    room = available_bytes() // processes
     if device == "cuda":
         room = min(room, torch.cuda.mem_get_info()[0])
     return num_bytes <= MOST_OF_FREE_MEMORY * room
 
 
-def _read(path: Path, device: str, stream: bool | None) -> Dataset:
-    streamed = not fits(data.inputs_bytes(path), device) if stream is None else stream
+def _read(path: Path, device: str, stream: bool | None, processes: int = 1) -> Dataset:
+    streamed = not fits(data.inputs_bytes(path), device, processes) if stream is None else stream
     return read_dataset(path, streamed=streamed)
 
 

@@ -53,7 +53,8 @@ def _computed(channel: socket.socket, assignment: dict[str, Any], notice: Notice
     try:
         cell = cell_from(assignment["cell"])
         ranks = _ranks(assignment, cell.processes)
-        compute(cell, Path(assignment["folder"]), notice=notice, progress=progress, ranks=ranks)
+        folder, stream = Path(assignment["folder"]), assignment["stream"]
+        compute(cell, folder, notice=notice, progress=progress, ranks=ranks, stream=stream)
     except Interrupted as told:
         return {"event": "interrupted", "text": str(told)}
     except BaseException as error:

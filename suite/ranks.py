@@ -44,7 +44,13 @@ class RankFailed(RuntimeError):
 
 
 def run_in_ranks(
-    cell: Cell, folder: Path, *, notice: Notice, progress: Callable[[float, str], None], timeout_s: float | None = None
+    cell: Cell,
+    folder: Path,
+    *,
+    notice: Notice,
+    progress: Callable[[float, str], None],
+    timeout_s: float | None = None,
+    stream: bool | None = None,
 ) -> None:
     """Have a claimed cell computed by its ranks, and committed by the first of them.
 
@@ -54,6 +60,7 @@ def run_in_ranks(
         notice: what this process is told while they run; it is passed on.
         progress: called with what the first rank tells.
         timeout_s: within which a silent rank is lost; None: TIMEOUT_S.
+        stream: see suite.attempt.
 
     Raises:
         UserError: there are fewer GPUs than processes, or a rank met what its user can mend.
@@ -67,7 +74,8 @@ def run_in_ranks(
     check_gpus(cell)
     with tempfile.TemporaryDirectory(prefix="ranks-", ignore_cleanup_errors=True) as meeting:
         assignment: Word = {"cell": asdict(cell), "folder": str(folder), "meeting": meeting, "stop": notice.stop}
-        with _started(cell.processes, assignment | {"timeout_s": timeout_s or TIMEOUT_S}) as ranks:
+        assignment |= {"timeout_s": timeout_s or TIMEOUT_S, "stream": stream}
+        with _started(cell.processes, assignment) as ranks:
             ranks.told_stop = assignment["stop"]
             ranks.watch(notice, progress)
 

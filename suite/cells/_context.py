@@ -5,6 +5,8 @@ from pathlib import Path
 
 from suite.curvature.pace import Advance, silent
 from suite.curvature.slq import ProbeMap, inline_map
+from suite.datasets import training_splits
+from suite.splits import Examples
 from suite.store import CellId
 from suite.training.checkpoint import Trainings
 from suite.training.data_parallel import Ranks
@@ -37,3 +39,8 @@ class Context:
     trainings: Trainings = field(default_factory=Trainings)
     ranks: Ranks | None = None
     progress: Advance = silent
+
+    def training_splits(self, sha256: str) -> dict[str, Examples]:
+        """Return the splits that a training needs, of the data set with this digest; see suite.datasets."""
+        processes = 1 if self.ranks is None else self.ranks.size
+        return training_splits(self.places["data"], sha256, self.device, stream=self.stream, processes=processes)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from suite.cells._context import Context
-from suite.datasets import DataSpec, training_splits
+from suite.datasets import DataSpec
 from suite.estimate.work import Guess, Sizes, Work, trained_network_bytes, training_work
 from suite.network import ModelSpec
 from suite.problem import Problem, as_arrays, evaluate
@@ -38,7 +38,7 @@ class Config(Settings):
 def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Record:
     """Train from the seed's initial weights; store the initial and the trained weights."""
     del inputs
-    splits = training_splits(context.places["data"], config.data.sha256, context.device, stream=context.stream)
+    splits = context.training_splits(config.data.sha256)
     problem = Problem.of(
         config.model, splits, initialisation=config.recipe.initialisation, seed=config.seed, device=context.device
     )

@@ -7,7 +7,7 @@ import torch
 
 from suite.cells._context import Context
 from suite.cells.dense import history_curves, trained_metrics
-from suite.datasets import DataSpec, training_splits
+from suite.datasets import DataSpec
 from suite.estimate.work import Guess, Sizes, Work, trained_network_bytes, training_work
 from suite.extensions import load
 from suite.network import ModelSpec
@@ -47,7 +47,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     """Find the method's ticket, check its count, train it if the method says so, and measure it."""
     method = load("suite.pruning.methods", config.method, "method")
     options = validated(method.Options, config.options, f"options.{config.method}")
-    splits = training_splits(context.places["data"], config.data.sha256, context.device, stream=context.stream)
+    splits = context.training_splits(config.data.sha256)
     problem = Problem.of(
         config.model, splits, initialisation=config.recipe.initialisation, seed=config.seed, device=context.device
     )

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,13 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
-from suite import ranks
+from suite import rank_process, ranks
 from suite.attempt import Outcome, attempt
 from suite.errors import UserError
 from suite.plan import Cell, Plan
@@ -182,7 +185,8 @@ def test_a_study_in_two_processes(plan_of: Any, new_store: Any) -> None:
         store, told = new_store(name), []
         for cell in plan_of(processes, "methods=['lomp', 'rare_gems']", "training.epochs=2").cells:
             assert cell.processes == processes
-            outcome = attempt(cell, store.folder, progress=lambda *event: told.append(event))  # noqa: B023
+            stream = True if name == "second" else None
+            outcome = attempt(cell, store.folder, progress=lambda *event: told.append(event), stream=stream)  # noqa: B023
             assert (outcome.status, outcome.message) == ("done", "")
         cells = plan_of(processes, "methods=['lomp', 'rare_gems']", "training.epochs=2").cells
         found.append({cell.title: store.load(cell.id) for cell in cells})
@@ -199,6 +203,26 @@ def test_a_study_in_two_processes(plan_of: Any, new_store: Any) -> None:
         if "mask" in record.arrays:
             kept = alone[title].metrics["num_kept"]
             assert record.metrics["num_kept"] == kept
+
+
+@pytest.mark.parametrize("stream", [None, True, False])
+def test_ranks_are_told_whether_to_stream(
+    stream: bool | None, plan_of: Any, new_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    def compute(*_: Any, stream: bool | None, **__: Any) -> None:
+        told.append(stream)
+
+    def start(rank: int, assignment: dict[str, Any]) -> Any:
+        word = rank_process._computed(socket.socket(), json.loads(json.dumps(assignment)), Notice())
+        return SimpleNamespace(rank=rank, end=word, process=Mock(), channel=socket.socket(), words=lambda: iter(()))
+
+    monkeypatch.setattr(rank_process, "_ranks", lambda *_: None)
+    monkeypatch.setattr(rank_process, "compute", compute)
+    monkeypatch.setattr(ranks, "_start", start)
+    assert attempt(dense(plan_of(2)), new_store("told").folder, stream=stream).status == "done"
+    assert told == [stream, stream]
 
 
 @pytest.mark.slow

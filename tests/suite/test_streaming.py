@@ -271,6 +271,24 @@ def test_a_gpu_must_have_room_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [fits(size, "cuda") for size in (200, 201)] == [True, False]
 
 
+def test_the_processes_of_a_cell_share_host_memory_and_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "available_bytes", lambda: 1000)
+    assert [fits(size, "cpu", processes=4) for size in (100, 101)] == [True, False]
+    for free, most in ((500, 100), (200, 80)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 2000))
+        assert [fits(size, "cuda", processes=4) for size in (most, most + 1)] == [True, False]
+
+
+def test_a_cell_asks_for_all_of_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = made(tmp_path / "images.h5", "uint8")
+    num_bytes = sum(SIZES.values()) * 3 * 8 * 8
+    monkeypatch.setattr(datasets, "available_bytes", lambda: 4 * num_bytes)  # enough for one of them
+    for size in (1, 2):
+        ranks = Ranks(0, size, cast(ProcessGroup, None), torch.device("cpu"))
+        splits = Context(places={"data": path}, ranks=ranks).training_splits(read_dataset(path).sha256)
+        assert isinstance(splits["train"], StreamedSplit) == (size == 2)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_device_gets_the_same_batches(tmp_path: Path) -> None:
