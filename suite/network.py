@@ -116,6 +116,14 @@ def other_names(model: nn.Module) -> dict[str, str]:
     return {name: known[id(parameter)] for name, parameter in every if known[id(parameter)] != name}
 
 
+def shapes_only(spec: ModelSpec) -> torch.device:
+    """Return the device on which a network is built and tried where only its shapes are asked for; a context as well.
+
+    That of a file in suite/models takes no memory there; a user's code may compute with its tensors.
+    """
+    return torch.device("cpu" if ":" in spec.name else "meta")
+
+
 def num_prunable(spec: ModelSpec, input_dtype: torch.dtype = torch.float32) -> int:
     """Return the number of prunable weights, without allocating them where the model allows it.
 
@@ -126,9 +134,7 @@ def num_prunable(spec: ModelSpec, input_dtype: torch.dtype = torch.float32) -> i
     Raises:
         UserError: the model does not take inputs of the data's shape, or has fewer logits than there are classes.
     """
-    if ":" in spec.name:  # a user's code may compute with its tensors
-        return _num_checked(build_model(spec), spec, torch.zeros((2, *spec.input_shape), dtype=input_dtype))
-    with torch.device("meta"):
+    with shapes_only(spec):
         return _num_checked(build_model(spec), spec, torch.zeros((2, *spec.input_shape), dtype=input_dtype))
 
 

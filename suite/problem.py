@@ -15,6 +15,8 @@ from suite.network import ModelSpec, build_model, other_names, prunable_weights
 from suite.splits import Examples, Splits
 from suite.study import Initialisation
 
+EVALUATION_BATCH = 2048  # examples at once
+
 
 @dataclass
 class Problem:
@@ -69,7 +71,7 @@ def evaluate(
     model: nn.Module,
     examples: Examples,
     *,
-    batch_size: int = 2048,
+    batch_size: int = EVALUATION_BATCH,
 ) -> Evaluation:
     """Evaluate a network on every example once, in eval mode, and leave it in the mode it was in.
 

@@ -17,11 +17,10 @@ from suite.catalogue import analyses
 from suite.datasets import stand_in
 from suite.errors import UserError
 from suite.extensions import load
-from suite.network import ModelSpec, build_model, model_spec, prunable_weights
+from suite.network import model_spec, num_prunable
 from suite.planner import check_names, checked_options
-from suite.splits import Split
 from suite.study import Recipe, Study, Task
-from suite.training.flops import forward_flops
+from suite.training.flops import example_flops
 
 SUFFIX = "-smoke"
 MAX_EXAMPLES = 64  # two batches of an epoch, and more than the curvature takes without a plan of its memory
@@ -50,7 +49,7 @@ def smoke(study: Study, tasks: Mapping[str, Task]) -> Smoke:
         UserError: what planning the study would refuse without its data; or it has nothing but analyses, and none of
             them is small enough.
 
-    Cost: one forward pass of each network, where it is a user's own; no more than its shapes else.
+    Cost: two forward passes of each network, where it is a user's own; no more than its shapes else.
     """
     check_names(study)
     networks = {name: _Network.of(task) for name, task in tasks.items()}
@@ -87,21 +86,13 @@ class _Network:
     def of(cls, task: Task) -> "_Network":
         form = stand_in(task.data, task.data_options)
         spec = model_spec(task.model, task.model_options, tuple(form["input_shape"]), form["num_classes"])
-        is_own = ":" in spec.name  # a user's code may compute with its tensors
-        with torch.device("cpu" if is_own else "meta"):
-            return cls(form, *_size(spec, torch.long if form.get("kind") == "tokens" else torch.float32))
+        dtype = torch.long if form.get("kind") == "tokens" else torch.float32
+        return cls(form, num_prunable(spec, dtype), example_flops(spec, dtype))
 
     @property
     def num_examples(self) -> int:
         """An even number, for batch normalisation takes no batch of one."""
         return max(2, min(MAX_EXAMPLES, int(_MAX_FLOPS / max(self.flops, 1.0))) // 2 * 2)
-
-
-def _size(spec: ModelSpec, dtype: torch.dtype) -> tuple[int, float]:
-    model = build_model(spec)
-    num_weights = sum(weight.numel() for weight in prunable_weights(model).values())
-    example = Split(torch.zeros((1, *spec.input_shape), dtype=dtype), torch.zeros(1, dtype=torch.long))
-    return num_weights, sum(forward_flops(model, example).values())
 
 
 def _too_large(analysis: str, networks: Mapping[str, _Network]) -> str | None:

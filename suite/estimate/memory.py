@@ -8,9 +8,9 @@ import torch
 
 from suite.curvature.allocation import Growth, live_bytes
 from suite.curvature.memory import memory_plan
-from suite.estimate.timing import EVALUATION_BATCH, Trial
+from suite.estimate.timing import Trial
 from suite.estimate.work import Sizes, Work
-from suite.problem import evaluate
+from suite.problem import EVALUATION_BATCH, evaluate
 from suite.study import Recipe
 
 _TRIAL = 2  # examples of the smaller trial

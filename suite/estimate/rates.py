@@ -20,18 +20,18 @@ from suite.estimate.timing import (
     threads,
 )
 from suite.estimate.work import Sizes, Work
-from suite.network import ModelSpec, build_model, prunable_weights
-from suite.splits import Split
+from suite.network import ModelSpec, build_model, prunable_weights, shapes_only
 from suite.study import Recipe
-from suite.training.flops import BACKWARD_FACTOR, forward_flops
+from suite.training.flops import BACKWARD_FACTOR, example_flops
 
 _STEP_SHARE, _EVALUATION_SHARE, _PRODUCT_SHARE = 0.5, 0.2, 0.3  # of a budget
 # Forward and backward, and the same once more in the direction of the vector; kept graphs save a part of it.
 PRODUCT_FACTOR = 2 * BACKWARD_FACTOR
 _PLAN_PRODUCTS = 50  # examples that trial products of a memory plan pass over
-# fields of a recipe that change no step's time
+# fields of a recipe that change no step's time, or that a trial does without
 _NO_TIME = {
     "epochs": 1,
+    "compile": "none",  # compiling takes minutes, which only a long training earns
     "nesterov": False,
     "learning_rate": 1e-6,  # small: random examples are no reason to diverge
     "weight_decay": 0.0,
@@ -55,7 +55,8 @@ class Subject:
     def sizes(self) -> Sizes:
         """Count weights and examples."""
         located = self.located
-        model = build_model(self.spec) if ":" in self.spec.name else _on_meta(self.spec)
+        with shapes_only(self.spec):
+            model = build_model(self.spec)
         state, prunable = model.state_dict().values(), prunable_weights(model).values()
         item = 1 if located.is_pixels else located.input_dtype.itemsize
         return Sizes(
@@ -68,21 +69,6 @@ class Subject:
             len(state),
             item * torch.Size(located.input_shape).numel() + torch.int64.itemsize,
         )
-
-    def forward_flops(self) -> float:
-        """Return the operations of one example's forward pass, without computing it where the model allows that."""
-        dtype, shape = self.located.input_dtype, (1, *self.spec.input_shape)
-        if ":" in self.spec.name:
-            split = Split(torch.zeros(shape, dtype=dtype), torch.zeros(1, dtype=torch.long))
-            return sum(forward_flops(build_model(self.spec), split).values())
-        with torch.device("meta"):
-            split = Split(torch.zeros(shape, dtype=dtype), torch.zeros(1, dtype=torch.long))
-            return sum(forward_flops(build_model(self.spec), split).values())
-
-
-def _on_meta(spec: ModelSpec) -> torch.nn.Module:
-    with torch.device("meta"):
-        return build_model(spec)
 
 
 @dataclass
@@ -111,7 +97,8 @@ class Rates:
 
     def __post_init__(self) -> None:
         """Count what needs no measurement."""
-        self.sizes, self.forward_flops = self.subject.sizes(), self.subject.forward_flops()
+        self.sizes = self.subject.sizes()
+        self.forward_flops = example_flops(self.subject.spec, self.subject.located.input_dtype)
 
     def step(self, recipe: Recipe) -> Timing:
         """Return the time of a gradient step with a recipe's batch."""

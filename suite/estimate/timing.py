@@ -12,12 +12,11 @@ from torch import nn
 
 from suite.network import ModelSpec
 from suite.networks.loaded import Network
-from suite.problem import Problem, evaluate
+from suite.problem import EVALUATION_BATCH, Problem, evaluate
 from suite.splits import Normalisation, Split
 from suite.study import Recipe
 from suite.training.loop import train
 
-EVALUATION_BATCH = 2048  # of suite.problem.evaluate
 _LEAST_S = 0.2  # of a timing: shorter ones say little
 _BLOCKS = 3  # of which the fastest counts: others may work on the machine meanwhile
 _MAX_REPEATS = 500
@@ -26,7 +25,6 @@ _TRIES = 2  # of each size, of which the faster one counts
 _MOST_OF_BUDGET = 0.6  # that is left, for the next size
 _EIGEN_DIM = 400
 _SMALLEST = 2  # batch normalisation needs two examples
-_STEP_FREE = {"schedule": "constant", "milestones": (), "warmup_epochs": 0}  # what no step's time depends on
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class Trial:
 
     Attributes:
         spec: of the network.
-        recipe: with which it is trained.
+        recipe: with which it is trained, in epochs of any number.
         is_pixels: inputs are stored as such.
         input_dtype: as the network takes them.
         device: "cpu" or "cuda".
@@ -146,10 +144,7 @@ class Trial:
 
     def train(self, model: nn.Module, size: int, num_steps: int, split: Split | None = None) -> None:
         """Take real steps of the training loop with a batch of so many examples."""
-        changes: dict[str, Any] = {"batch_size": size, "epochs": num_steps, **_STEP_FREE}
-        if "compile" in Recipe.model_fields:  # compiling takes minutes, which only a long training earns
-            changes["compile"] = "none"
-        recipe = self.recipe.model_copy(update=changes)
+        recipe = self.recipe.model_copy(update={"batch_size": size, "epochs": num_steps})
         train(model, {"train": split or self.split(size)}, recipe, 0, stop_step=num_steps)
 
     def network(self, size: int) -> Network:

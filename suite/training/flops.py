@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suite.network import PRUNABLE_MODULES, prunable_weights
+from suite.network import PRUNABLE_MODULES, ModelSpec, build_model, prunable_weights, shapes_only
 from suite.pruning.masks import Masks
-from suite.splits import Examples
+from suite.splits import Examples, Split
 
 BACKWARD_FACTOR = 3  # forward, gradient of the inputs, gradient of the weights: the same number of products each
 
@@ -49,6 +49,21 @@ def forward_flops(model: nn.Module, examples: Examples) -> dict[str, float]:
         for hook in hooks:
             hook.remove()
     return flops
+
+
+def example_flops(spec: ModelSpec, input_dtype: torch.dtype) -> float:
+    """Return the operations of one example's forward pass through all prunable weights.
+
+    Args:
+        spec: of the network.
+        input_dtype: as the network takes its inputs; zeros of it are tried.
+
+    Cost: one forward pass of one example where the network is a user's own, no more than its shapes else.
+    """
+    with shapes_only(spec):
+        inputs = torch.zeros((1, *spec.input_shape), dtype=input_dtype)
+        split = Split(inputs, torch.zeros(1, dtype=torch.long))
+        return sum(forward_flops(build_model(spec), split).values())
 
 
 def training_flops(per_example: dict[str, float], masks: Masks | None, num_examples: int) -> float:
