@@ -1,6 +1,5 @@
 """What `run --dry-run` and `submit --dry-run` print: a plan that a person can judge before anything is spent."""
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from espalier.amounts import count, ends, guessed, hours, in_bytes, likely, operations, span
 from espalier.terminal import num_processors, progress_bar
 
 if TYPE_CHECKING:
@@ -134,11 +134,11 @@ class Shown:
         return [
             name,
             str(len(costs)),
-            _likely(Guess.total(each.num_trainings for each in work), count),
-            _likely(Guess.total(each.gradient_steps for each in work), count),
-            _likely(Guess.total(each.products for each in work), count),
-            _likely(time, span),
-            _ends(time, span),
+            likely(Guess.total(each.num_trainings for each in work), count),
+            likely(Guess.total(each.gradient_steps for each in work), count),
+            likely(Guess.total(each.products for each in work), count),
+            likely(time, span),
+            ends(time, span),
             (in_bytes(max(known)) if known else "?") + " +?" * (len(known) < len(peaks) and bool(known)),
             in_bytes(sum(each.disk_bytes for each in work)),
         ]
@@ -166,9 +166,9 @@ class Shown:
         yield f"longest chain: {chain_s} ({', '.join(labels)}); no number of workers is faster"
         yield f"{workers} cells at a time: {span(wall_s)}" if workers > 1 else f"one cell at a time: {span(wall_s)}"
         where = "this machine's GPU" if self.found.device == "cuda" else "this machine's processor"
-        yield f"on {where}: {_guessed(total, hours)}; {operations(flops.likely)} operations"
+        yield f"on {where}: {guessed(total, hours)}; {operations(flops.likely)} operations"
         given, hint = (self.tflops, "") if self.tflops else (USUAL_TFLOPS, " (--tflops to change)")
-        gpu_s = _guessed(flops.times(1 / (1e12 * given)), hours).replace("hours", "GPU-hours")
+        gpu_s = guessed(flops.times(1 / (1e12 * given)), hours).replace("hours", "GPU-hours")
         yield f"at {given:g} TFLOP/s sustained: {gpu_s}{hint}; small networks wait for their kernels, and sustain less"
 
     def _measured(self) -> Iterator[str]:
@@ -252,63 +252,3 @@ def _grouped(costs: "Iterable[CellCost]", name: "Callable[[CellCost], str]") -> 
     for cost in costs:
         groups.setdefault(name(cost), []).append(cost)
     return groups
-
-
-def _likely(guess: "Guess", text: Callable[[float], str]) -> str:
-    """Return the likely value, marked where it is a guess; a dash for nothing."""
-    if guess.high == 0:
-        return "-"
-    return "~" * (guess.low < guess.high) + text(guess.likely)
-
-
-def _ends(guess: "Guess", text: Callable[[float], str]) -> str:
-    """Return the range of a guess, its unit once where both ends have the same; nothing where there is no range."""
-    low, high = text(guess.low), text(guess.high)
-    if low == high:
-        return ""
-    unit = high.rpartition(" ")[2]
-    return f"{low.removesuffix(f' {unit}')}-{high}"
-
-
-def _guessed(guess: "Guess", text: Callable[[float], str]) -> str:
-    """Return the likely value, with its range where there is one."""
-    ends = _ends(guess, text)
-    return _likely(guess, text) + (f" ({ends})" if ends else "")
-
-
-def count(number: float) -> str:
-    """Return a count for people: 153, 18.3 k, 1.2 M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size and number >= 10_000:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.0f}" if number >= 10 or number == round(number) else f"{number:.2g}"
-
-
-def operations(number: float) -> str:
-    """Return operations to two digits, such as 4.4e12."""
-    return f"{number:.1e}".replace("e+", "e")
-
-
-def span(seconds: float) -> str:
-    """Return a time for people, to two digits: 4.1 s, 12 min, 3.4 h, 250 h."""
-    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
-        if seconds >= size or unit == "s":
-            value = seconds / size
-            return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
-    raise AssertionError
-
-
-def hours(seconds: float) -> str:
-    """Return hours to two digits, such as 0.085 hours or 130 hours."""
-    value = seconds / 3600
-    if 0 < value < 0.001:
-        return f"{value:.1e} hours"
-    digits = max(0, 1 - math.floor(math.log10(value))) if value > 0 else 1
-    return f"{value:,.{digits}f} hours"
-
-
-def in_bytes(number: int) -> str:
-    """Return bytes for people: 310 MiB, 1.2 GiB."""
-    from suite.curvature.memory import in_units
-
-    return in_units(number)
