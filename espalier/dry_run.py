@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from espalier.amounts import count, ends, guessed, hours, in_bytes, likely, operations, span
-from espalier.terminal import num_processors, progress_bar
+from espalier.terminal import num_processors, num_workers, progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,7 +70,7 @@ def tell_plan(
     console.print(shown.head(store.folder), highlight=False, soft_wrap=True, markup=False)
     if found.costs:
         console.print(shown.table(plain=not console.is_terminal))
-    at_once = workers or (profile.max_running if profile else num_processors())
+    at_once = workers or (profile.max_running if profile else num_workers())
     for line in shown.lines(at_once, profile, [find(task) for task in plan.tasks.values()]):
         console.print(line, highlight=False, markup=False)
 

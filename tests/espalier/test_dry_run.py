@@ -125,3 +125,13 @@ def test_tflops_belong_to_a_dry_run(small_study: Path, refused: Refused) -> None
 
 def test_a_smoke_is_not_estimated(small_study: Path, refused: Refused) -> None:
     assert "Expected: one of the two." in refused("run", small_study, "--dry-run", "--smoke")
+
+
+def test_as_many_cells_at_a_time_as_a_run_has_workers(
+    small_study: Path, seen: Espalier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espalier.dry_run.num_workers", lambda: 5)
+    words = ("--dry-run", "--set", "analyses=[]")
+    assert "5 cells at a time: " in seen("run", small_study, "--launcher", "ray", *words)
+    assert "one cell at a time: " in seen("run", small_study, *words)
+    assert "2 cells at a time: " in seen("run", small_study, "--launcher", "ray", "--workers", "2", *words)
