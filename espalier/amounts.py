@@ -30,6 +30,11 @@ def guessed(guess: "Guess", text: Callable[[float], str]) -> str:
     return likely(guess, text) + (f" ({between})" if between else "")
 
 
+def gpu_hours(seconds: "Guess") -> str:
+    """Return the likely hours of GPUs, with their range where there is one."""
+    return guessed(seconds, hours).replace("hours", "GPU-hours")
+
+
 def count(number: float) -> str:
     """Return a count for people: 153, 18.3 k, 1.2 M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

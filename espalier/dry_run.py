@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from espalier.amounts import count, ends, guessed, hours, in_bytes, likely, operations, span
+from espalier.amounts import count, ends, gpu_hours, guessed, hours, in_bytes, likely, operations, span
 from espalier.terminal import num_processors, num_workers, progress_bar
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ class Shown:
             return cost.seconds
         from suite.estimate.work import Guess
 
-        return Guess.total([Guess.exactly(cost.begin_s), cost.flops.times(1 / (1e12 * self.tflops))])
+        return Guess.total(
+            [Guess.exactly(cost.begin_s), cost.flops.times(1 / (1e12 * self.tflops * cost.cell.processes))]
+        )
 
     def likely_s(self, cost: "CellCost") -> float:
         """Return the likely one."""
@@ -158,18 +160,21 @@ class Shown:
             yield from self._profile(profile)
 
     def _times(self, workers: int) -> Iterator[str]:
-        total, flops = self.found.seconds, self.found.flops
+        flops = self.found.flops
         chain = self.found.longest_chain(self.likely_s)
         labels = [f"{len(costs)} {label}" for label, costs in _grouped(chain, lambda cost: cost.label).items()]
         wall_s = self.found.wall_s(workers, self.likely_s)
         chain_s = span(sum(map(self.likely_s, chain)))
         yield f"longest chain: {chain_s} ({', '.join(labels)}); no number of workers is faster"
         yield f"{workers} cells at a time: {span(wall_s)}" if workers > 1 else f"one cell at a time: {span(wall_s)}"
-        where = "this machine's GPU" if self.found.device == "cuda" else "this machine's processor"
-        yield f"on {where}: {guessed(total, hours)}; {operations(flops.likely)} operations"
+        if self.found.device == "cuda":
+            total, where = gpu_hours(self.found.device_seconds), "this machine's GPU"
+        else:
+            total, where = guessed(self.found.seconds, hours), "this machine's processor"
+        yield f"on {where}: {total}; {operations(flops.likely)} operations"
         given, hint = (self.tflops, "") if self.tflops else (USUAL_TFLOPS, " (--tflops to change)")
-        gpu_s = guessed(flops.times(1 / (1e12 * given)), hours).replace("hours", "GPU-hours")
-        yield f"at {given:g} TFLOP/s sustained: {gpu_s}{hint}; small networks wait for their kernels, and sustain less"
+        total = gpu_hours(flops.times(1 / (1e12 * given)))
+        yield f"at {given:g} TFLOP/s sustained: {total}{hint}; small networks wait for their kernels, and sustain less"
 
     def _measured(self) -> Iterator[str]:
         from suite.environment import hardware
@@ -190,6 +195,8 @@ class Shown:
         if self.found.device == "cpu" and load > _BUSY * processors:
             yield f"this machine is busy (load {load:.1f} on {processors} processors): measured times are too long."
         yield "extrapolated: time, linear in steps and examples; memory of one cell, from what small trials allocate."
+        if (processes := max(cost.cell.processes for cost in self.found.costs)) > 1:
+            yield f"data_parallel: memory is that of one process of {processes}; time leaves out what they exchange."
         if any(cost.seconds.low < cost.seconds.high for cost in self.found.costs):
             yield "~: how often a search evaluates or multiplies is a guess, from its least to its most."
         if any(cost.memory is None for cost in self.found.costs):
@@ -218,7 +225,8 @@ class Shown:
         else:
             yield f"memory_gib = {asked.memory_gib:g} {_verdict(most <= asked.memory_gib * 2**30)} ({in_bytes(most)})"
         if asked.gpus:
-            yield f"{in_bytes(max((cost.memory.device_bytes for cost in costs if cost.memory), default=0))} on the GPU"
+            gpu = "each GPU" if longest.cell.processes > 1 else "the GPU"
+            yield f"{in_bytes(max((cost.memory.device_bytes for cost in costs if cost.memory), default=0))} on {gpu}"
         if asked.gpus and self.found.device == "cpu" and self.tflops is None:
             return  # a processor's time says nothing about a GPU's
         needed_s = asked.cells_per_job * self.seconds(longest).high
@@ -240,10 +248,11 @@ def _verdict(suffices: bool) -> str:
 
 
 def _host_bytes(cost: "CellCost", gpus: int) -> int | None:
-    """Return the memory that a job asks Slurm for, which a GPU's own is no part of."""
+    """Return the memory that a job asks Slurm for, of all processes; a GPU's own is no part of it."""
     if cost.memory is None:
         return None
-    return cost.memory.host_bytes + _CUDA_BYTES if gpus else cost.memory.process_bytes
+    of_each = cost.memory.host_bytes + _CUDA_BYTES if gpus else cost.memory.process_bytes
+    return cost.cell.processes * of_each
 
 
 def _grouped(costs: "Iterable[CellCost]", name: "Callable[[CellCost], str]") -> "dict[str, list[CellCost]]":

@@ -32,9 +32,9 @@ class CellCost:
         task: its name.
         label: kind of work: "dense", a method, an analysis.
         work: counted.
-        seconds: on this device.
-        flops: dense; what masks would save is not taken off.
-        memory: at the peak; None: too slow to measure.
+        seconds: on this device, or on one such device for each process of the cell.
+        flops: dense, of all its processes; what masks would save is not taken off.
+        memory: at the peak of each process; None: too slow to measure.
         begin_s: of the seconds, what reading takes before anything is computed.
     """
 
@@ -68,6 +68,11 @@ class Estimate:
     def seconds(self) -> Guess:
         """Of all cells, one after the other."""
         return Guess.total(cost.seconds for cost in self.costs)
+
+    @property
+    def device_seconds(self) -> Guess:
+        """Of all cells, summed over the devices that each of them computes on."""
+        return Guess.total(cost.seconds.times(cost.cell.processes) for cost in self.costs)
 
     @property
     def flops(self) -> Guess:
@@ -190,14 +195,15 @@ def _cost(cell: Cell, task: Task, rates: Rates) -> CellCost:
     begin_s = _BEGIN_S + rates.sizes.example_bytes * rates.sizes.num_examples / _READ_BYTES_PER_S
     seconds = Guess.total([Guess.exactly(begin_s), _computing(work, task.training, rates)])
     memory = _memory(cell, work, task.training, rates)
-    return CellCost(cell, task.name, label, work, seconds, _flops(work, rates), memory, begin_s)
+    return CellCost(cell, task.name, label, work, seconds, _flops(work, rates, cell.processes), memory, begin_s)
 
 
 def _computing(work: Work, plain: Recipe, rates: Rates) -> Guess:
-    """Return the seconds that a cell computes: linear in steps and examples."""
+    """Return the seconds that each process of a cell computes: linear in steps and examples."""
     sizes, parts = rates.sizes, []
     for each in work.trainings:
-        step_s = rates.step(each.recipe).per_example_s * min(each.recipe.batch_size, sizes.num_train)
+        num_shared = min(each.recipe.batch_size, sizes.num_train)
+        step_s = rates.step(each.recipe).per_example_s * -(-num_shared // each.recipe.data_parallel)
         parts.append(each.times.times(each.num_steps * step_s))
     if (evaluated := _evaluated(work)).high:
         parts.append(evaluated.times(rates.evaluated(plain).per_example_s))
@@ -208,15 +214,16 @@ def _computing(work: Work, plain: Recipe, rates: Rates) -> Guess:
     return Guess.total(parts)
 
 
-def _flops(work: Work, rates: Rates) -> Guess:
-    """Return a cell's operations on dense weights."""
+def _flops(work: Work, rates: Rates, processes: int) -> Guess:
+    """Return a cell's operations on dense weights; its processes share batches, and all else each of them does."""
     sizes = rates.sizes
     trained = [
         each.times.times(BACKWARD_FACTOR * each.num_steps * min(each.recipe.batch_size, sizes.num_train))
         for each in work.trainings
     ]
-    examples = [*trained, _evaluated(work), work.products.times(PRODUCT_FACTOR * sizes.num_train)]
-    matrix = Guess.exactly(_EIGEN_FLOPS * work.matrix_dim**3)
+    by_each = [_evaluated(work), work.products.times(PRODUCT_FACTOR * sizes.num_train)]
+    examples = [*trained, *(each.times(processes) for each in by_each)]
+    matrix = Guess.exactly(_EIGEN_FLOPS * work.matrix_dim**3 * processes)
     return Guess.total([Guess.total(examples).times(rates.forward_flops), matrix])
 
 

@@ -9,7 +9,7 @@ import torch
 from suite.curvature.allocation import Growth, live_bytes
 from suite.curvature.memory import memory_plan
 from suite.estimate.timing import Trial
-from suite.estimate.work import Sizes, Work
+from suite.estimate.work import Sizes, Work, of_one_process
 from suite.problem import EVALUATION_BATCH, evaluate
 from suite.study import Recipe
 
@@ -21,7 +21,7 @@ _FLOAT_BYTES, _MATRICES = 4, 4  # of float64 that an eigendecomposition holds
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one cell at its peak.
+    """Bytes of one cell at its peak, in each of its processes.
 
     Attributes:
         device_bytes: where it computes, the data set included.
@@ -70,13 +70,17 @@ def evaluation_growth(trial: Trial) -> Growth:
 def training_bytes(stepping: Growth, evaluating: Growth, recipe: Recipe, sizes: Sizes) -> int:
     """Return the peak of a training with its evaluations on the device: weights, data, and the larger of both.
 
+    Of several processes that share batches it is that of one, with the buckets in which torch adds gradients up.
+
     A later step has beside a first one what the optimiser keeps, and the batch before, until the next is drawn.
     """
+    buckets = _FLOAT_BYTES * sizes.num_state if recipe.data_parallel > 1 else 0
+    recipe = of_one_process(recipe)
     batch = min(recipe.micro_batch_size or recipe.batch_size, recipe.batch_size, sizes.num_train)
     largest = min(EVALUATION_BATCH, sizes.num_examples)
     kept = 2 if recipe.optimiser == "adam" else int(recipe.momentum > 0)
     later = _FLOAT_BYTES * kept * sizes.num_state + min(recipe.batch_size, sizes.num_train) * sizes.example_bytes
-    return fixed_bytes(sizes) + later + max(sum(stepping.peak(batch)), sum(evaluating.peak(largest)))
+    return fixed_bytes(sizes) + later + buckets + max(sum(stepping.peak(batch)), sum(evaluating.peak(largest)))
 
 
 def products_bytes(trial: Trial, sizes: Sizes, work: Work) -> int:

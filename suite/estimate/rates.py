@@ -19,7 +19,7 @@ from suite.estimate.timing import (
     step_timing,
     threads,
 )
-from suite.estimate.work import Sizes, Work
+from suite.estimate.work import Sizes, Work, of_one_process
 from suite.network import ModelSpec, build_model, prunable_weights, shapes_only
 from suite.study import Recipe
 from suite.training.flops import BACKWARD_FACTOR, example_flops
@@ -101,7 +101,8 @@ class Rates:
         self.forward_flops = example_flops(self.subject.spec, self.subject.located.input_dtype)
 
     def step(self, recipe: Recipe) -> Timing:
-        """Return the time of a gradient step with a recipe's batch."""
+        """Return the time of a gradient step with a recipe's batch, or with one process's share of it."""
+        recipe = of_one_process(recipe)
         key = _what_takes_time(recipe).model_dump_json()
         slow = self._steps_of_any_batch.get(_of_any_batch(recipe))
         if key not in self.steps and slow is not None and slow.is_extrapolated:
@@ -140,7 +141,7 @@ class Rates:
         return self._eigen_s * dim**3
 
     def device_bytes(self, recipe: Recipe, work: Work) -> int | None:
-        """Return the peak of a cell's work on the device; None: too slow to measure."""
+        """Return the peak of a cell's work on the device, in each of its processes; None: too slow to measure."""
         found = [self._of_training(each.recipe) for each in work.trainings] or [self._of_training(recipe)]
         if work.products.high:
             found.append(self._of_products(recipe, work))
@@ -183,7 +184,7 @@ def _of_any_batch(recipe: Recipe) -> str:
 
 def _what_takes_time(recipe: Recipe) -> Recipe:
     """Return a recipe that takes as long per step: another one with the same needs no measurement of its own."""
-    return recipe.model_copy(update=_NO_TIME)
+    return of_one_process(recipe).model_copy(update=_NO_TIME)
 
 
 @contextmanager

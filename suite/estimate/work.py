@@ -132,6 +132,12 @@ def training_work(
     return TrainingWork(recipe, stop - start_step, evaluated)
 
 
+def of_one_process(recipe: Recipe) -> Recipe:
+    """Return the recipe of one of the processes that share a recipe's batches: the largest share, taken alone."""
+    share = -(-recipe.batch_size // recipe.data_parallel)
+    return recipe.model_copy(update={"batch_size": share, "data_parallel": 1})
+
+
 def trained_network_bytes(sizes: Sizes, num_states: int, num_keep: int | None = None) -> int:
     """Return the size of a file with a training's curves and metrics and so many state dicts.
 

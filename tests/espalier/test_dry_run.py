@@ -135,3 +135,17 @@ def test_as_many_cells_at_a_time_as_a_run_has_workers(
     assert "5 cells at a time: " in seen("run", small_study, "--launcher", "ray", *words)
     assert "one cell at a time: " in seen("run", small_study, *words)
     assert "2 cells at a time: " in seen("run", small_study, "--launcher", "ray", "--workers", "2", *words)
+
+
+def test_several_processes_that_share_batches(small_study: Path, seen: Espalier, tmp_path: Path) -> None:
+    (tmp_path / "two.toml").write_text("time_min = 1\nmemory_gib = 64\n[kinds.prune]\ngpus = 2\n")
+    words = ("--dry-run", "--set", "analyses=[]", "--tflops", "1e-3", "--profile", tmp_path / "two.toml")
+    alone, shared = (seen("submit", small_study, *words, "--set", f"training.data_parallel={each}") for each in (1, 2))
+    assert columns(shared, "tiny")[:3] == columns(alone, "tiny")[:3] == ["19", "18", "246"]
+    assert "data_parallel: memory is that of one process of 2" in shared
+    assert "data_parallel" not in alone
+    assert " on each GPU" in shared
+    # each of the two evaluates everything
+    operations = 144 * (3 * 246 * 32 + 2 * (270 * 16 + 250 * 19))
+    hours = float(re.findall(r"sustained: (\S+) GPU-hours", shared)[0])
+    assert hours == pytest.approx(operations / 1e9 / 3600, rel=0.1)

@@ -120,3 +120,21 @@ def _built(rates: Rates) -> torch.nn.Module:
     from suite.network import build_model
 
     return build_model(rates.subject.spec)
+
+
+def test_processes_that_share_batches_are_counted_by_hand(
+    write_tiny_study: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    words = ("training.data_parallel=3", 'methods=["random"]', "sparsities=[0.5]", "analyses=[]", "options={}")
+    plan = make_plan(*read_study(str(write_tiny_study(tmp_path)), words), find)
+    found = estimate(plan, find, lambda _: False, "cpu", budget_s=0.5)
+    random = next(each for each in found.costs if each.label == "random")
+    rates = found.rates["tiny"]
+    (step,) = rates.steps.values()
+    assert step.wanted == 11  # the largest of the shares of 32 examples
+    assert rates.evaluation is not None
+    evaluated = 3 * 90 + 250  # by each process
+    computing = 15 * 11 * step.per_example_s + evaluated * rates.evaluation.per_example_s
+    assert random.seconds.likely == pytest.approx(random.begin_s + computing)
+    assert random.flops.likely == 2 * (6 * 8 + 8 * 3) * (3 * 15 * 32 + 3 * evaluated)
+    assert found.device_seconds.likely == pytest.approx(3 * found.seconds.likely)
