@@ -20,6 +20,7 @@ from suite.extensions import load
 from suite.network import model_spec, num_prunable
 from suite.planner import check_names, checked_options
 from suite.study import Recipe, Study, Task
+from suite.training.data_parallel import LEAST
 from suite.training.flops import example_flops
 
 SUFFIX = "-smoke"
@@ -105,7 +106,7 @@ def _too_large(analysis: str, networks: Mapping[str, _Network]) -> str | None:
 
 
 def _small(study: Study, task: Task, network: _Network) -> Task:
-    num_examples = network.num_examples
+    num_examples = max(network.num_examples, LEAST * task.training.data_parallel)
     sizes = {"num_train": num_examples} | dict.fromkeys(("num_validation", "num_test"), max(2, num_examples // 4))
     training = task.training.model_copy(update=_short(task.training, num_examples))
     recipes = {
@@ -122,10 +123,10 @@ def _small(study: Study, task: Task, network: _Network) -> Task:
 
 
 def _short(recipe: Recipe, num_examples: int) -> dict[str, Any]:
-    """Return what a recipe of two epochs has otherwise: two batches each, or one where there are two examples."""
+    """Return what a recipe of two epochs has otherwise: two batches each, or one where processes share that few."""
     return {
         "epochs": 2,
-        "batch_size": max(2, num_examples // 2),
+        "batch_size": max(LEAST * recipe.data_parallel, num_examples // 2),
         "learning_rate": min(recipe.learning_rate, _MAX_LEARNING_RATE),
         "milestones": (1,) if recipe.milestones else (),
         "warmup_epochs": min(recipe.warmup_epochs, 1),

@@ -72,6 +72,17 @@ def test_what_is_made_small() -> None:
     assert small.tasks["small"].options["imp"]["rewind_step"] == 1
 
 
+@pytest.mark.parametrize(("processes", "num_examples", "batch_size"), [(2, 64, 32), (20, 64, 40), (64, 128, 128)])
+def test_every_process_has_its_share_of_a_small_batch(processes: int, num_examples: int, batch_size: int) -> None:
+    shared = task(training=TRAINING | {"data_parallel": processes}, recipes={"lomp": {"l1": 1e-4}})
+    small = smoke(study(), {"small": shared})
+    found = small.tasks["small"]
+    assert found.data_options["num_train"] == num_examples
+    for recipe in (found.training, found.recipe("lomp")):
+        assert (recipe.batch_size, recipe.data_parallel) == (batch_size, processes)
+    assert {cell.processes for cell in make_plan(small.study, small.tasks).cells} == {processes}
+
+
 @pytest.mark.parametrize(
     ("folder", "name"),
     [("suite.pruning.methods", name) for name in available("suite.pruning.methods")]
