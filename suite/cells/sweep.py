@@ -13,7 +13,7 @@ from suite.cells._context import Context
 from suite.cells.spectrum import stored_network
 from suite.datasets import DataSpec
 from suite.estimate.work import Guess, Sizes, Work, file_bytes
-from suite.limits.sweep import Sweep
+from suite.limits.sweep import COARSE_INTERVALS, Sweep
 from suite.measure.sweep import magnitude_sweep
 from suite.network import ModelSpec, prunable_weights
 from suite.record import Metric, Record
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 VERSION = 1
 SHARDED = False
 PRIORITY = 4
-_LEAST_EVALUATIONS, _NUM_CURVES = 20, 9
+_LEAST_EVALUATIONS, _NUM_CURVES = COARSE_INTERVALS + 1, 9
 
 
 class Options(Settings):

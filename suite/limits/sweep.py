@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Evaluate = Callable[[int], Mapping[str, float]]  # number of removed weights -> named values
 Tolerance = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # values at both ends (n, 2) -> allowed errors (n,)
 
-_COARSE_INTERVALS = 20
+COARSE_INTERVALS = 20
 _MOST_CHANGE = 20.0  # tolerances between neighbouring evaluated points; a guess: looser, and steps are seen late
 
 
@@ -92,7 +92,7 @@ def sweep(
         )
     distinct = np.unique(asked)
     found: dict[int, Mapping[str, float]] = {}  # position in distinct -> values
-    for position in _grid(len(distinct) - 1, min(_COARSE_INTERVALS, max_evaluations - 1)):
+    for position in _grid(len(distinct) - 1, min(COARSE_INTERVALS, max_evaluations - 1)):
         found[position] = evaluate(int(distinct[position]))
     while True:
         intervals = _Intervals.between(found, distinct, tolerances)

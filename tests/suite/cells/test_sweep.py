@@ -8,6 +8,7 @@ import pytest
 from suite.cells import sweep
 from suite.cells._context import Context
 from suite.cells.sweep import Config, tables
+from suite.estimate.work import Sizes
 from suite.measure.sweep import magnitude_sweep
 from suite.plan import Cell
 
@@ -78,3 +79,12 @@ def test_a_loss_that_is_not_finite_is_a_status(cell: Cell, context: Context, mon
     assert record.status == "nonfinite"
     assert record.metrics == {}
     assert record.curves["evaluated"].shape == (1000,)
+
+
+def test_the_least_of_its_work_is_the_coarse_grid(cell: Cell, context: Context) -> None:
+    sizes = Sizes(160, 40, 50, 72, 2, 83, 4, 32)
+    config = config_of(cell).model_copy(update={"max_evaluations": 60})
+    assert sweep.work(config, sizes).evaluated == (21 * 250, 60 * 250, 60 * 250)
+    loose = config.model_copy(update={"accuracy_tolerance": 1e9, "loss_tolerance": 1e9})
+    assert sweep.run(loose, {}, context).cost == {"evaluations": 21}
+    assert sweep.work(config.model_copy(update={"max_evaluations": 9}), sizes).evaluated.low == 9 * 250
