@@ -27,6 +27,8 @@ class Cell:
         places: where files lie on this machine, for example the data set's; not in the key.
         processes: that compute it together, each with so many threads; more than one where its trainings share batches
             (in config as their data_parallel).
+        task: name of its task, of the first one where several share the cell; not in the key, and "" in plans of
+            before.
     """
 
     id: CellId
@@ -36,6 +38,7 @@ class Cell:
     threads: int
     places: dict[str, str] = field(default_factory=dict)
     processes: int = 1
+    task: str = ""
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ class Planner:
         cell_id = CellId(kind, _key(kind, values, input_ids))
         places = {"data": str(self.network(task)[0].path)}
         processes = data_parallel([value for _, value in config if isinstance(value, Recipe)])
-        cell = Cell(cell_id, values, input_ids, f"{task.name} {title}", task.threads, places, processes)
+        title = f"{task.name} {title}"
+        cell = Cell(cell_id, values, input_ids, title, task.threads, places, processes, task.name)
         return self.cells.setdefault(cell_id.key, cell)
 
     def network(self, task: Task) -> tuple[Located, ModelSpec, int]:

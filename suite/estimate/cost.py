@@ -1,7 +1,7 @@
 """From a plan to what it will cost: every cell that is not committed yet, summed by task and kind of work."""
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,7 +158,7 @@ def estimate(
     subjects: dict[tuple[object, ...], Rates] = {}
     costs = []
     for index, cell in enumerate(missing):
-        task = _task_of(cell, plan.tasks)
+        task = plan.tasks[cell.task]
         teller.stands(index, task.name)
         if task.name not in rates:
             subject = Subject(ModelSpec.model_validate(cell.config["model"], strict=False), find(task), cell.threads)
@@ -182,10 +182,6 @@ class _Teller:
 
     def tell(self, what: str) -> None:
         self.advance(self.fraction, f"{self.name}: {what}")
-
-
-def _task_of(cell: Cell, tasks: Mapping[str, Task]) -> Task:
-    return tasks[cell.title.partition(" ")[0]]  # as Planner.add puts it; names have no spaces
 
 
 def _cost(cell: Cell, task: Task, rates: Rates) -> CellCost:

@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,16 @@ def test_a_plan_survives_its_frozen_copy(tiny_study: Path, tmp_path: Path) -> No
     folder.mkdir()
     plan.freeze(folder)
     assert plan_from_json((folder / "plan.json").read_text(), folder / "plan.json") == plan
+
+
+def test_a_copy_from_before_cells_named_their_task_is_read(tiny_study: Path) -> None:
+    plan = planned(tiny_study)
+    assert {cell.task for cell in plan.cells} == {"tiny"}
+    values = json.loads(plan.to_json())
+    for cell in values["cells"]:
+        del cell["task"]
+    again = plan_from_json(json.dumps(values), Path("plan.json"))
+    assert again.cells == tuple(replace(cell, task="") for cell in plan.cells)
 
 
 def test_the_frozen_study_is_a_study_that_plans_the_same_cells(tiny_study: Path, tmp_path: Path) -> None:
