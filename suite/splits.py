@@ -73,7 +73,7 @@ class Split(NamedTuple):
 
         size: of all batches, of which the last one may be smaller; or of each.
         """
-        for index in order.to(self.targets.device).split(size):
+        for index in torch.split(order.to(self.targets.device), size):
             yield self.part(index)
 
     def between(self, begin: int, end: int) -> "Split":

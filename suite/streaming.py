@@ -61,7 +61,7 @@ class StreamedSplit:
     def batches(self, order: Tensor, size: int | list[int]) -> Iterator[Split]:
         """Yield the examples that an order names, as a Split does; the next batch is read meanwhile."""
         here = order.cpu()  # once: asking a device for the rows of each batch would wait for the batch before
-        return self._read_ahead(here.split(size))
+        return self._read_ahead(torch.split(here, size))
 
     def between(self, begin: int, end: int) -> "StreamedSplit":
         """Return a run of the examples, left in the file."""

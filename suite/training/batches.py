@@ -64,7 +64,7 @@ class Batches:
         order, size = self._order[first:], self.recipe.batch_size
         if self.ranks is None:
             return self.examples.batches(order, size)
-        shards = [whole[self.ranks.shard(len(whole))] for whole in order.split(size)]
+        shards = [whole[self.ranks.shard(len(whole))] for whole in torch.split(order, size)]
         return self.examples.batches(torch.cat(shards), [len(shard) for shard in shards])
 
     @property
