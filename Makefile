@@ -35,7 +35,7 @@ unit: setup
 	$(BIN)/pytest -q --numprocesses=3 -m "not slow and not browser and not gpu and not slurm" # many wait for processes
 
 slow: setup
-	$(BIN)/pytest -q -m "slow and not browser and not gpu and not slurm"
+	$(BIN)/pytest -q --numprocesses=2 -m "slow and not browser and not gpu and not slurm"
 
 chromium: ## install headless Chromium from Debian's packages where it is missing
 	tests/browser/install-chromium
