@@ -131,7 +131,12 @@ class Task(Settings):
 
 
 class Faithful(Settings):
-    """What a task's table [faithful] may hold: where the originals differ from the careful defaults."""
+    """What a task's table [faithful] may hold: where the originals differ from the careful defaults.
+
+    It covers the network, the schedule and the recipe, not what is written into a method. IMP does not remove the
+    originals' one weight too many per round, nor restart the schedule at epoch 0 as Rare Gems' code; Rare Gems does not
+    freeze all that tie at zero; Smart-Ratio does not truncate. Each method's docstring says in what it "Differs".
+    """
 
     model_options: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
@@ -241,7 +246,7 @@ def _read_task(name: str, folder: Path, overrides: list[Override]) -> Task:
 
 
 def _faithful_values(values: dict[str, Any], faithful: Any, name: str) -> dict[str, Any]:
-    """Return a task's values with those of its originals merged over them, under a name of its own."""
+    """Return a task's values with those of its originals merged over them, see Faithful, under a name of its own."""
     if faithful is None:
         raise UserError(f"task {name} has no table [{FAITHFUL}]. Name it without :{FAITHFUL}, or add the table.")
     return _merged(values, faithful) | {"name": f"{values.get('name')}-{FAITHFUL}"}

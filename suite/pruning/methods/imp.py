@@ -6,7 +6,8 @@ schedule. A round is a cell of its own, so that all sparsities of a study share 
 
 Source: Frankle, Dziugaite, Roy, Carbin (2020), "Linear Mode Connectivity and the Lottery Ticket Hypothesis", ICML.
 Differs: exact counts (the originals remove one weight too many per round); the last round removes just what is left
-to remove; masked gradients.
+to remove; every round goes on from rewind_step of the schedule, where Rare Gems' code restarts it at epoch 0; masked
+gradients.
 Cost: a training of all but rewind_step steps per round: 11 rounds to sparsity 0.9, 18 to 0.98.
 """
 
