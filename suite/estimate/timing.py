@@ -21,7 +21,7 @@ _LEAST_S = 0.2  # of a timing: shorter ones say little
 _BLOCKS = 3  # of which the fastest counts: others may work on the machine meanwhile
 _MAX_REPEATS = 500
 _GROWTH = 4  # from one trial's size to the next
-_TRIES = 2  # of each size, of which the faster one counts
+_TRIES = 2  # of each size that is quick enough, of which the faster one counts
 _MOST_OF_BUDGET = 0.6  # that is left, for the next size
 _EIGEN_DIM = 400
 _SMALLEST = 2  # batch normalisation needs two examples
@@ -68,12 +68,12 @@ def growing(run: Callable[[int, int], None], wanted: int, budget_s: float) -> Ti
     tried = []
     while True:
         once = _seconds(run, size, 1)
-        if _TRIES * once < budget_s:
+        if once < (budget_s - (time.monotonic() - began)) / _GROWTH:
             once = min(once, _seconds(run, size, 1))
         tried.append((size, once))
         left = budget_s - (time.monotonic() - began)
         next_size = min(wanted, _GROWTH * size)
-        if size == wanted or _TRIES * _foreseen(tried, next_size) > _MOST_OF_BUDGET * left:
+        if size == wanted or not _fits(tried, next_size, left):
             break
         size = next_size
     fastest = once
@@ -83,6 +83,12 @@ def growing(run: Callable[[int, int], None], wanted: int, budget_s: float) -> Ti
         if repeats >= 1:
             fastest = min(fastest, _seconds(run, size, repeats) / repeats)
     return Timing(fastest, size, wanted, min(fastest, _fixed_s(tried)) if size < wanted else 0.0)
+
+
+def _fits(tried: list[tuple[int, float]], size: int, left_s: float) -> bool:
+    """Return whether the next size is to be tried; the second one where at all possible: one says not what is fixed."""
+    foreseen_s = _foreseen(tried, size)
+    return foreseen_s < left_s if len(tried) == 1 else _TRIES * foreseen_s <= _MOST_OF_BUDGET * left_s
 
 
 def _foreseen(tried: list[tuple[int, float]], size: int) -> float:

@@ -66,6 +66,15 @@ def test_what_is_fixed_is_not_extrapolated(clock: Clock) -> None:
     assert found.per_example_s * 2048 == pytest.approx(0.3 + 2048 * 0.005)
 
 
+# VGG-16 on one core, and on a busy one.
+@pytest.mark.parametrize("clock", [(0.155, 0.017), (0.3, 0.03)], indirect=True)
+def test_a_slow_step_is_tried_in_two_sizes(clock: Clock) -> None:
+    found = growing(clock.run, 128, budget_s=2.0)
+    assert found.is_extrapolated
+    assert found.per_example_s * 128 == pytest.approx(clock.fixed_s + 128 * clock.per_example_s)
+    assert clock.now <= 2.0 + clock.fixed_s + 2 * clock.per_example_s  # and the first
+
+
 def test_real_steps_evaluations_and_products_are_timed() -> None:
     assert step_timing(trial(), 0.5).size == 32
     assert evaluation_timing(trial(), 160, 0.5).size == 160
