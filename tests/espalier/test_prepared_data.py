@@ -41,6 +41,53 @@ num_lanczos_steps = 4
 fine_tune_epochs = 1
 max_evaluations = 12
 """
+SMALL_SYNTHETIC = """
+[data_options]
+input_shape = [2, 9, 7]
+num_classes = 3
+num_train = 90
+num_validation = 20
+num_test = 30
+"""
+GENERATED = {  # batch size, options, and what a file of it holds first
+    "cubist": (1024, "", "49,982 examples, inputs 2 float32"),
+    "synthetic": (16, SMALL_SYNTHETIC, "90 examples, inputs 2 x 9 x 7 uint8"),
+}
+CONVOLUTIONAL = """
+from torch import nn
+
+def small(width):
+    return nn.Sequential(
+        nn.Conv2d(3, width, 5, stride=4, padding=2, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    )
+"""
+CONVOLUTIONAL_TASK = """
+name = "convolutional"
+model = "mine:small"
+data = "cifar10"
+[model_options]
+width = 4
+[training]
+epochs = 2
+batch_size = 16
+learning_rate = 0.01
+augmentation = "crop_flip"
+[recipes.rare_gems]
+initialisation = "signed_constant"
+"""
+WIDE_STUDY = STUDY.replace('["lomp", "random"]', '["dense", "lomp", "imp", "rare_gems", "smart_ratio", "random"]')
+WIDE_STUDY = (
+    WIDE_STUDY.replace('"limit"]', '"limit", "row_norms"]')
+    + """
+[options.imp]
+fraction_per_round = 0.5
+rewind_step = 1
+[options.rare_gems]
+freeze_period = 1
+"""
+)
+ROWS = {"dense", "lomp", "lomp_fine_tuned", "imp", "rare_gems", "smart_ratio", "random"}
 
 
 @pytest.fixture
@@ -72,6 +119,45 @@ def test_from_the_archive_to_the_report(name: str, espalier: Espalier, folder: P
     assert "seal        unbroken" in verified.out
     sizes = [int(line.split()[1].replace(",", "")) for line in verified.out.splitlines()[:2]]
     assert sum(sizes) == num_train
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GENERATED)
+def test_from_a_generated_data_set_to_the_report(
+    name: str, espalier: Espalier, folder: Path, working_folder: Path
+) -> None:
+    batch_size, options, first = GENERATED[name]
+    task = TASK.format(name=name).replace("batch_size = 16", f"batch_size = {batch_size}")
+    (working_folder / "task.toml").write_text(task + options)
+    (working_folder / "study.toml").write_text(STUDY)
+    answer = espalier("run", "study.toml", "--out", "study")
+    assert answer.code == 0, answer
+    assert (working_folder / "study" / "report" / "index.html").stat().st_size > 10_000
+    with h5py.File(working_folder / "study" / "results.h5") as file:
+        assert {"rows", "limits", "spectra"} <= set(file["table"])
+    (path,) = folder.glob("*.h5")  # written on first use
+    verified = espalier("data", "verify", path)
+    assert first in verified.out.splitlines()[0]
+    assert "seal        unbroken" in verified.out
+
+
+@pytest.mark.slow
+def test_a_convolutional_net_of_ones_own_with_all_methods(
+    espalier: Espalier, folder: Path, working_folder: Path
+) -> None:
+    archive = write_archive("cifar10", working_folder)
+    assert espalier("data", "prepare", "cifar10", "--from", archive, "--allow-other").code == 0
+    (working_folder / "mine.py").write_text(CONVOLUTIONAL)
+    (working_folder / "task.toml").write_text(CONVOLUTIONAL_TASK)
+    (working_folder / "study.toml").write_text(WIDE_STUDY)
+    answer = espalier("run", "study.toml", "--out", "study")
+    assert answer.code == 0, answer
+    with h5py.File(working_folder / "study" / "results.h5") as file:
+        assert {"rows", "limits", "spectra", "row_norms"} <= set(file["table"])
+        rows = {name: file[f"table/rows/{name}"][()] for name in ("method", "num_prunable", "num_kept")}
+    assert {method.decode() for method in rows["method"]} == ROWS
+    assert set(rows["num_prunable"]) == {668}  # 3 * 4 * 25 + 4 * 8 * 9 + 8 * 10
+    assert sorted(rows["num_kept"]) == [334] * 6 + [668]
 
 
 def test_an_unprepared_data_set_names_its_command(espalier: Espalier, refused: Refused, folder: Path) -> None:
