@@ -20,13 +20,27 @@ def list_all() -> None:
         path, described = dataset_path(name), describe(name)
         state = f"written on first use: {path}"
         if path.exists():
-            state = f"prepared: {path}"
+            state = f"prepared{_other_archive(path)}: {path}"
         elif described.archive is not None:
             fetched = " and ".join(described.archive.md5)
-            state = f"fetch {fetched} from {described.archive.url}, then: {prepare_command(name, described.archive)}"
+            command = prepare_command(name, described.archive)
+            state = f"fetch {fetched} from {described.archive.url}, then: {command}"
             if partial_folder(path).is_dir():
-                state = f"begun in {partial_folder(path)}; go on with: {prepare_command(name, described.archive)}"
+                state = f"begun in {partial_folder(path)}; go on with the command that began it, such as: {command}"
         print(f"{name:20}{described.description}\n{'':20}{state}")
+
+
+def _other_archive(path: Path) -> str:
+    """Return what is to be said of a file that --allow-other made of another archive."""
+    from data.archives import OTHER_ARCHIVE
+    from data.hdf5 import FileRefused, open_guarded, read_attribute
+
+    try:
+        with open_guarded(path, check_seal=False) as file:
+            source = read_attribute(file, "source")
+    except (FileRefused, OSError) as error:
+        return f", but {str(error).removeprefix(f'{path} ')}"
+    return ", not from the published archive" if OTHER_ARCHIVE in str(source) else ""
 
 
 @app.command(epilog="Example: espalier data prepare cifar10 --from cifar-10-binary.tar.gz")
@@ -61,14 +75,17 @@ def prepare(
 
 
 @app.command(epilog="Example: espalier data verify my-data.h5")
-def verify(file: Annotated[Path, typer.Argument(help="An HDF5 file, of ours or your own.")]) -> None:
+def verify(
+    file: Annotated[Path, typer.Argument(help="A prepared data set by its name, or an HDF5 file of ours or your own.")],
+) -> None:
     """Read a whole data set, check everything that a study would, and say what it holds.
 
     Takes as much memory as the data set.
     """
-    from data import read_dataset
+    from data import available, dataset_path, read_dataset
     from data.hdf5 import is_sealed
 
+    file = dataset_path(str(file)) if str(file) in available() else file
     dataset = read_dataset(file)
     for name, split in dataset.splits.items():
         shape = " x ".join(map(str, dataset.input_shape))

@@ -110,7 +110,7 @@ class Shown:
         rows = list(self._rows())
         used = [index for index in range(len(_HEADS)) if any(row[index] not in ("", "-") for row in rows)]
         for index in used:
-            table.add_column(_HEADS[index], justify="right" if index else "left", overflow="fold")
+            table.add_column(_HEADS[index], justify="right" if index else "left", no_wrap=not index, overflow="fold")
         for row in rows:
             table.add_row(*(row[index] for index in used))
         return table

@@ -234,7 +234,7 @@ def _read_task(name: str, folder: Path, overrides: list[Override]) -> Task:
     if is_faithful:
         values = _faithful_values(values, faithful, name)
     apply_overrides(values, overrides)
-    task = validated(Task, values, f"task {name}")
+    task = validated(Task, values, f"task {name}:{FAITHFUL}" if is_faithful else f"task {name}")
     if task.data.endswith((".h5", ".hdf5")) and not Path(task.data).is_absolute():
         task = task.model_copy(update={"data": str((path.parent / task.data).resolve())})
     for method in task.recipes:

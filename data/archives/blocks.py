@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data.archives.official import Block, Part
-from data.hdf5 import commit_bytes, sweep
+from data.hdf5 import commit_bytes, refusal, sweep
 
 VERSION = 1  # raise when the same archive is to give other numbers
 _NAME = re.compile(r"[0-9a-f]{64}-(train|test)-[0-9]+-[0-9]+\.block")
@@ -45,9 +45,13 @@ class BlockFolder:
         """Commit a block.
 
         Raises:
+            FileRefused: something else stands where the folder should, or nothing can be made there.
             OSError: it cannot be written.
         """
-        self.path.mkdir(exist_ok=True)
+        try:
+            self.path.mkdir(exist_ok=True)
+        except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+            raise refusal(self.path, f"cannot be made: {error.strerror}", "a folder of ours", "Move it.") from error
         body = block.targets.astype("<i8").tobytes() + block.images.tobytes()
         commit_bytes(self._place(block.part), self._digest(block.part, body) + body)
 

@@ -23,7 +23,8 @@ from data.archives.validation import validation_indices
 from data.hdf5 import FileRefused, refusal, sweep, write_array, write_rows, write_sealed_on_disk, write_texts
 
 Tell = Callable[[float, str], None]  # takes the fraction done of a step and a text about it
-_CHUNK_BYTES = 64 << 10  # whole images: a batch of random ones decodes little beside them
+OTHER_ARCHIVE = "not from the published archive"  # ends the source of what --allow-other has taken
+_CHUNK_BYTES = 16 << 10  # whole images: a batch of random ones decodes little beside them
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _attributes(
     official: Official, facts: Mapping[str, str], checked: Checked, contents: Contents
 ) -> dict[str, str | int | tuple[float, ...]]:
     listed = ", ".join(f"{file} md5 {digest}" for file, digest in checked.md5.items())
-    origin = "" if checked.is_official else "; not from the published archive"
+    origin = "" if checked.is_official else f"; {OTHER_ARCHIVE}"
     attributes: dict[str, str | int | tuple[float, ...]] = {
         "archive": listed,
         "classes": official.num_classes,

@@ -116,7 +116,7 @@ def _panel(tails: pd.DataFrame) -> alt.LayerChart:
             "fraction:Q",
             title="Fraction of eigenvalues beyond x",
             scale=alt.Scale(type="log", nice=False),
-            axis=decades(tails["fraction"], "format(datum.value, '~%')"),
+            axis=decades(tails["fraction"], "format(datum.value, '~%')", "~%"),
         ),
         "color": alt.Color("source:N", title=None, scale=colour_scale, legend=_theme.legend(columns=2), sort=None),
         "strokeDash": alt.StrokeDash(

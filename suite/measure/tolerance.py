@@ -123,7 +123,7 @@ def loss_tolerance_of(network: Network, given: float | None) -> float:
     if not epsilon > 0:
         raise UserError(
             "All mini-batch losses are equal, so their spread is no tolerance. "
-            "Give --loss-tolerance (nats), or the option loss_tolerance_nats."
+            "Give --loss-tolerance NATS, or in a study loss_tolerance_nats under [options.limit]."
         )
     return epsilon
 

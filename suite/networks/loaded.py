@@ -143,7 +143,7 @@ class Network:
         if len(examples.targets) <= BATCH_SIZE:
             raise UserError(
                 f"{len(examples.targets)} examples make one batch of {BATCH_SIZE}; its loss has no spread. "
-                "Give --loss-tolerance (nats), or the option loss_tolerance_nats."
+                "Give --loss-tolerance NATS, or in a study loss_tolerance_nats under [options.limit]."
             )
         losses = [evaluate(self.model, batch).loss for batch in examples.parts(BATCH_SIZE)]
         num_lost = sum(not math.isfinite(loss) for loss in losses)

@@ -18,6 +18,7 @@ from suite.training.schedules import learning_rate, num_steps, steps_per_epoch
 # A heuristic, and meant to be far from any training that goes on: guessing costs ln(number of classes), and an epoch
 # whose mean is ten times that is confidently wrong on nearly every example, after it had been better than guessing.
 EXPLODED = 10.0
+_BEYOND_MEASURE_NATS = 1e4
 
 
 @dataclass
@@ -103,17 +104,19 @@ class EpochLosses:
                 "Look at the data set and at model_options.",
             )
         was = "" if math.isnan(before) else f"; it was {before:.4g} nats before"
-        cause, repair = self._too_fast(step)
+        cause, repair = self._too_fast(step, before)
         if precision == "bfloat16":
             cause = f"{cause.removesuffix('.')}, or bfloat16 is too coarse."
             repair = f'{repair.removesuffix(".")}, or set training.precision = "float32".'
         return TrainingDiverged(f"The loss is {loss} at {where}{was}.", cause, repair)
 
-    def _too_fast(self, step: int) -> tuple[str, str]:
+    def _too_fast(self, step: int, before: float = math.nan) -> tuple[str, str]:
         """Return cause and repair where steps were too long."""
         rate = learning_rate(self.recipe, step, self._total)
-        lower = f"Lower training.learning_rate = {self.recipe.learning_rate:g}"
-        if self.recipe.warmup_epochs == 0 and step < self._per_epoch:
+        lower = f"Lower training.learning_rate (it is {self.recipe.learning_rate:g})"
+        # A loss that has grown beyond all measure is not a matter of the first steps.
+        may_warm_up = self.recipe.epochs > 1 and not before > _BEYOND_MEASURE_NATS
+        if may_warm_up and self.recipe.warmup_epochs == 0 and step < self._per_epoch:
             return (
                 f"Likely: a learning rate of {rate:.3g} without a warm-up is too high.",
                 f"{lower}, or set training.warmup_epochs = 1.",

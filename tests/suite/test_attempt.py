@@ -85,7 +85,7 @@ def test_a_training_that_diverges_fails_its_cell_in_one_line(tiny_study: Path, s
     assert re.match(
         r"The loss is (nan|inf) at step \d+ of 15 \(epoch \d\); it was \S+ nats before\. Likely: ", outcome.message
     )
-    assert "Lower training.learning_rate = 1e+30" in outcome.message
+    assert "Lower training.learning_rate (it is 1e+30)" in outcome.message
     assert "\n" not in outcome.message
     assert not store.is_committed(dense(plan).id)
     assert store.log_path(dense(plan).id).read_text().splitlines()[-1].endswith(outcome.message)

@@ -339,7 +339,7 @@ def test_a_training_that_diverges_says_so_in_one_line(plan_of: Any, new_store: A
     outcome = attempt(cell, store.folder)
     assert outcome.status == "failed"
     assert outcome.message.startswith("The loss is nan at step")
-    assert "Lower training.learning_rate = 1e+30" in outcome.message
+    assert "Lower training.learning_rate (it is 1e+30)" in outcome.message
 
 
 @pytest.mark.slow

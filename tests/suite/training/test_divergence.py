@@ -53,7 +53,7 @@ def test_the_step_epoch_and_loss_before_are_told(recipe: Make, bad: int) -> None
     rate = 0.5 * min(1, (bad + 1) / 3)
     assert str(error.value) == (
         f"The loss is nan at step {bad + 1} of 12 (epoch {bad // 3 + 1}); it was {before:.4g} nats before. "
-        f"Likely: a learning rate of {rate:.3g} is too high. Lower training.learning_rate = 0.5."
+        f"Likely: a learning rate of {rate:.3g} is too high. Lower training.learning_rate (it is 0.5)."
     )
 
 
@@ -71,7 +71,7 @@ def test_a_missing_warm_up_and_bfloat16_are_named(recipe: Make) -> None:
         losses.mean(1, "bfloat16", [])
     assert str(error.value).endswith(
         "Likely: a learning rate of 0.1 without a warm-up is too high, or bfloat16 is too coarse. Lower "
-        'training.learning_rate = 0.1, or set training.warmup_epochs = 1, or set training.precision = "float32".'
+        'training.learning_rate (it is 0.1), or set training.warmup_epochs = 1, or set training.precision = "float32".'
     )
     assert "\n" not in str(error.value)
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)  # as Ray carries it
