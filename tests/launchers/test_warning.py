@@ -23,7 +23,7 @@ from suite.plan import Cell, Plan
 from suite.progress import Standing
 from suite.store import Store
 from suite.training.checkpoint import Interrupted, Notice
-from suite.training.loop import _Stepper
+from suite.training.stepper import Stepper
 from tests.launchers.fake_slurm import FakeSlurm
 
 PROFILE = Profile(time_min=20)
@@ -34,15 +34,15 @@ class Steps:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.number, self.at, self.sent = 0, 0, signal.SIGUSR2
-        step = _Stepper.step
+        step = Stepper.step
 
-        def counted(stepper: _Stepper, *arguments: Any) -> Any:
+        def counted(stepper: Stepper, *arguments: Any) -> Any:
             self.number += 1
             if self.number == self.at:
                 os.kill(os.getpid(), self.sent)
             return step(stepper, *arguments)
 
-        monkeypatch.setattr(_Stepper, "step", counted)
+        monkeypatch.setattr(Stepper, "step", counted)
 
 
 @pytest.fixture
