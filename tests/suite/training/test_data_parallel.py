@@ -3,6 +3,7 @@
 What layers draw cannot be tested so, for threads share torch's generators; tests/suite/test_ranks.py has processes.
 """
 
+import gc
 import threading
 from collections.abc import Callable
 from copy import deepcopy
@@ -68,11 +69,17 @@ def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, 
                 found[rank] = error
 
         threads = [threading.Thread(target=one, args=(rank,), daemon=True) for rank in range(size)]
-        with torch.random.fork_rng(devices=[]):
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(timeout=120)
+        # A group that is collected waits for its peers, in whatever thread, which may hold a lock that they need.
+        gc.collect()
+        gc.disable()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join(timeout=120)
+        finally:
+            gc.enable()
         return found
 
     return run
