@@ -51,7 +51,7 @@ def test_a_committed_input_is_not_waited_for() -> None:
 def tiny(write_tiny_study: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Estimate:
     study = write_tiny_study(tmp_path_factory.mktemp("study"))
     plan = make_plan(*read_study(str(study)), find)
-    return estimate(plan, find, lambda _: False, "cpu", budget_s=0.5)
+    return estimate(plan, find, lambda _: False, "cpu", budget_s=60.0)
 
 
 def find(task: Task) -> "object":
@@ -127,7 +127,7 @@ def test_processes_that_share_batches_are_counted_by_hand(
 ) -> None:
     words = ("training.data_parallel=3", 'methods=["random"]', "sparsities=[0.5]", "analyses=[]", "options={}")
     plan = make_plan(*read_study(str(write_tiny_study(tmp_path)), words), find)
-    found = estimate(plan, find, lambda _: False, "cpu", budget_s=0.5)
+    found = estimate(plan, find, lambda _: False, "cpu", budget_s=60.0)
     random = next(each for each in found.costs if each.label == "random")
     rates = found.rates["tiny"]
     (step,) = rates.steps.values()
