@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,13 +216,15 @@ def test_ranks_are_told_whether_to_stream(
         told.append(stream)
 
     def start(rank: int, assignment: dict[str, Any]) -> Any:
-        word = rank_process._computed(socket.socket(), json.loads(json.dumps(assignment)), Notice())
-        return SimpleNamespace(rank=rank, end=word, process=Mock(), channel=socket.socket(), words=lambda: iter(()))
+        word = rank_process._computed(Mock(), json.loads(json.dumps(assignment)), Notice())
+        channel = sockets.enter_context(socket.socket())
+        return SimpleNamespace(rank=rank, end=word, process=Mock(), channel=channel, words=lambda: iter(()))
 
     monkeypatch.setattr(rank_process, "_ranks", lambda *_: None)
     monkeypatch.setattr(rank_process, "compute", compute)
     monkeypatch.setattr(ranks, "_start", start)
-    assert attempt(dense(plan_of(2)), new_store("told").folder, stream=stream).status == "done"
+    with ExitStack() as sockets:
+        assert attempt(dense(plan_of(2)), new_store("told").folder, stream=stream).status == "done"
     assert told == [stream, stream]
 
 
