@@ -111,4 +111,4 @@ def test_the_papers_data_are_prepared_as_written(tmp_path, monkeypatch):
     assert refused.returncode == 2  # a small archive of the official format has another checksum
     prepared, listed = run_all(commands.replace(archive.name, f"{archive.name} --allow-other"), tmp_path)
     assert (prepared.returncode, listed.returncode) == (0, 0), prepared.stderr
-    assert f"prepared: {tmp_path / 'data' / 'cifar10.h5'}" in listed.stdout
+    assert f"prepared, not from the published archive: {tmp_path / 'data' / 'cifar10.h5'}" in listed.stdout
