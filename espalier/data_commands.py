@@ -23,10 +23,10 @@ def list_all() -> None:
             state = f"prepared{_other_archive(path)}: {path}"
         elif described.archive is not None:
             fetched = " and ".join(described.archive.md5)
-            command = prepare_command(name, described.archive)
-            state = f"fetch {fetched} from {described.archive.url}, then: {command}"
+            words = prepare_command(name, described.archive)
+            state = f"fetch {fetched} from {described.archive.url}, then: {words}"
             if partial_folder(path).is_dir():
-                state = f"begun in {partial_folder(path)}; go on with the command that began it, such as: {command}"
+                state = f"begun in {partial_folder(path)}; go on with the command that began it, such as: {words}"
         print(f"{name:20}{described.description}\n{'':20}{state}")
 
 

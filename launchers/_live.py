@@ -11,6 +11,7 @@ from rich.table import Table
 
 from launchers._events import Advanced, Event, Finished, Said, Started
 from suite.attempt import Outcome
+from suite.curvature.pace import duration
 from suite.plan import Cell, Plan
 from suite.training.pace import GOES_ON
 
@@ -66,7 +67,7 @@ class Display:
         parts = [f"{counts[status]} {status.replace('_', ' ')}" for status in ("done", "cached") if counts[status]]
         lost = counts["failed"] + counts["upstream_failed"]
         parts += [f"{lost} failed"] if lost else []
-        return f"{len(self.cells)} cells: {', '.join(parts) or 'none'} in {_duration(time.monotonic() - self.start_s)}"
+        return f"{len(self.cells)} cells: {', '.join(parts) or 'none'} in {duration(time.monotonic() - self.start_s)}"
 
     @property
     def failures(self) -> list[str]:
@@ -115,11 +116,5 @@ class Display:
         left = len(self.cells) - len(self.ended) - sum(done[key] for key in self.running)
         ours = sum(max(0.0, fraction - self._found.get(key, 0.0)) for key, fraction in done.items())
         elapsed_s = time.monotonic() - self.start_s
-        guess = f", about {_duration(elapsed_s / ours * left)} left" if ours >= LEAST_DONE and left else ""
-        return f"{len(self.ended)} of {len(self.cells)} cells, {_duration(elapsed_s)}{guess}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+        guess = f", about {duration(elapsed_s / ours * left)} left" if ours >= LEAST_DONE and left else ""
+        return f"{len(self.ended)} of {len(self.cells)} cells, {duration(elapsed_s)}{guess}"

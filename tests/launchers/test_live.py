@@ -5,8 +5,9 @@ import pytest
 from rich.console import Console
 
 from launchers._events import Advanced, Finished, Started
-from launchers._live import Display, _duration
+from launchers._live import Display
 from suite.attempt import Outcome
+from suite.curvature.pace import duration
 from suite.plan import Plan
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"  # the cursor
@@ -127,7 +128,7 @@ def test_the_time_left_counts_fractions_but_not_what_an_earlier_run_did(tiny_pla
     assert "left" not in display._remaining()
     display.report(Advanced(one, 0.875, "epoch 7 of 8"))  # an eighth of a cell in 100 s
     left = 0.125 + 1 + len(others)
-    assert display._remaining().endswith(f", about {_duration(800 * left)} left")
+    assert display._remaining().endswith(f", about {duration(800 * left)} left")
     display.report(Finished(Outcome(one.id, "done")))
     display.report(Finished(Outcome(two.id, "cached")))
-    assert display._remaining().endswith(f", about {_duration(400 * len(others))} left")
+    assert display._remaining().endswith(f", about {duration(400 * len(others))} left")
