@@ -2,6 +2,8 @@
 
 import pytest
 
+from reports._extensions import extensions
+
 pytestmark = pytest.mark.browser
 
 WIDTHS = [400, 768, 1280]
@@ -20,7 +22,7 @@ def test_every_figure_is_drawn_with_marks(open_page):
         ".chart",
         "charts => charts.map(chart => chart.querySelectorAll('svg .mark-symbol path, svg .mark-line path').length)",
     )
-    assert len(marks) == 2 * 5
+    assert len(marks) == 2 * len(extensions("reports.figures"))
     assert all(number > 1 for number in marks)
 
 
@@ -94,5 +96,5 @@ def test_without_scripts_the_figures_are_pictures(open_page, report):
     page = open_page(1280, java_script_enabled=False)
     page.wait_for_timeout(300)
     widths = page.locator(".chart img").evaluate_all("images => images.map(image => image.naturalWidth)")
-    assert len(widths) == 2 * 5
+    assert len(widths) == 2 * len(extensions("reports.figures"))
     assert all(width > 100 for width in widths)
