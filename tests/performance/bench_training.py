@@ -62,6 +62,15 @@ TEXT = (
 
 
 @dataclass(frozen=True)
+class Learning:
+    """A whole training whose accuracy is compared: cut short of 100 %, where all ways would be alike."""
+
+    num_examples: int
+    epochs: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
 class Case:
     """One network and how much of it is timed at once."""
 
@@ -69,21 +78,25 @@ class Case:
     size: int
     num_classes: int
     num_examples: int  # per round
-    epochs: int = 0  # of the trainings whose accuracy is compared: few, for at 100 % all ways are alike
+    learning: Learning | None = None
 
 
 CASES = {
-    "cpu": (Case("fc5", 32, 10, 3840, 3), Case("resnet20", 32, 10, 512, 15), Case("resnet18", 32, 10, 256)),
-    "cuda": (Case("resnet18", 32, 10, 25600, 2), Case("resnet50", 64, 200, 6400)),
+    "cpu": (
+        Case("fc5", 32, 10, 3840, Learning(3840, 4, 0.02)),
+        Case("resnet20", 32, 10, 512, Learning(2048, 7, 0.05)),
+        Case("resnet18", 32, 10, 256),
+    ),
+    "cuda": (Case("resnet18", 32, 10, 25600, Learning(25600, 2, 0.05)), Case("resnet50", 64, 200, 6400)),
 }
-SMOKE = Case("resnet20", 8, 10, 256, 1)
+SMOKE = Case("resnet20", 8, 10, 256, Learning(256, 1, 0.05))
 
 
-def recipe(way: str, ways: Ways, epochs: int = 1000) -> Recipe:
+def recipe(way: str, ways: Ways, epochs: int = 1000, rate: float = LEARNING_RATE) -> Recipe:
     """Return the recipe of one of our columns."""
     precision, compiled = ways[way]
     changes: dict[str, Any] = {"precision": precision, "compile": compiled, "augmentation": "crop_flip"}
-    return Recipe(epochs=epochs, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, schedule="constant", **changes)
+    return Recipe(epochs=epochs, batch_size=BATCH_SIZE, learning_rate=rate, schedule="constant", **changes)
 
 
 def network(case: Case, device: str, seed: int = 0) -> nn.Module:
@@ -165,10 +178,10 @@ def row(case: Case, seconds: Seconds, flops: float, ways: Ways, rows: int) -> li
     return cells
 
 
-def accuracies(case: Case, device: str, ways: Ways, seeds: Sequence[int]) -> dict[str, list[float]]:
+def accuracies(case: Case, learning: Learning, device: str, ways: Ways, seeds: Sequence[int]) -> dict[str, list[float]]:
     """Return test accuracies by way and seed, of whole trainings with the same recipe."""
-    inputs, targets = pixels(2 * case.num_examples, case.num_classes, case.size)
-    half = case.num_examples
+    half, rate = learning.num_examples, learning.learning_rate
+    inputs, targets = pixels(2 * half, case.num_classes, case.size)
     train_split = Split(inputs[:half].to(device), targets[:half].to(device), NORMALISATION)
     test = Split(inputs[half:].to(device), targets[half:].to(device), NORMALISATION)
     found: dict[str, list[float]] = {name: [] for name in (PLAIN, *ways)}
@@ -176,24 +189,24 @@ def accuracies(case: Case, device: str, ways: Ways, seeds: Sequence[int]) -> dic
         model = network(case, device, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # of the workers' crops
-            plain = PlainTraining(model, Images(inputs[:half], targets[:half], NORMALISATION), LEARNING_RATE, seed=seed)
-            for _ in range(case.epochs):
+            plain = PlainTraining(model, Images(inputs[:half], targets[:half], NORMALISATION), rate, seed=seed)
+            for _ in range(learning.epochs):
                 plain.epoch()
         found[PLAIN].append(evaluate(model, test).accuracy)
         for way in ways:
             model = network(case, device, seed)
-            train(model, {"train": train_split}, recipe(way, ways, case.epochs), seed)
+            train(model, {"train": train_split}, recipe(way, ways, learning.epochs, rate), seed)
             found[way].append(evaluate(model, test).accuracy)
     return found
 
 
-def accuracy_text(found: dict[str, list[float]], case: Case) -> str:
+def accuracy_text(found: dict[str, list[float]], case: Case, learning: Learning) -> str:
     """Return mean and range over the seeds in words."""
     parts = [f"{name} {sum(v) / len(v):.1%} ({min(v):.1%} to {max(v):.1%})" for name, v in found.items()]
     seeds = len(next(iter(found.values())))
     return (
-        f" Accuracy on unseen images of a learnable set after {case.epochs} epochs of {case.model} on "
-        f"{case.num_examples}, mean and range of {seeds} seeds: {', '.join(parts)}."
+        f" Accuracy on unseen images of a learnable set after {learning.epochs} epochs of {case.model} on "
+        f"{learning.num_examples:,}, mean and range of {seeds} seeds: {', '.join(parts)}."
     )
 
 
@@ -230,9 +243,10 @@ def main(arguments: list[str] | None = None) -> None:
         ratios: dict[str, Summary] = {way: ratio(seconds, PLAIN, way) for way in ways}
         details[f"{case.model} {case.size}"] = {"seconds": seconds, "flops_per_image": flops, "ratios": ratios}
     kept = {name: way for name, way in ways.items() if way[1] == "none"}
-    learned = [case for case in cases if case.epochs]
-    found = {case.model: accuracies(case, chosen.device, kept, range(chosen.seeds)) for case in learned}
-    text = "".join(accuracy_text(found[case.model], case) for case in learned)
+    found, text = {}, ""
+    for case, learning in ((case, case.learning) for case in cases if case.learning):
+        found[case.model] = accuracies(case, learning, chosen.device, kept, range(chosen.seeds))
+        text += accuracy_text(found[case.model], case, learning)
     print(text)
     where = environment(["torch"], chosen.threads) | {"clock": chosen.clock}
     if chosen.device == "cuda":
