@@ -2,7 +2,10 @@
 
 import math
 
+from reports._statistics import DIFFERENCE, FRACTION
+
 MISSING = "–"
+NOT_REACHED = "not reached"
 _SI_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
@@ -14,18 +17,47 @@ def sparsity_text(sparsity: float) -> str:
     return f"{text}%" if text != "100" or sparsity == 1.0 else f"{100.0 * sparsity:.12g}%"
 
 
-def percent_text(fraction: float, half_width: float = math.nan) -> str:
-    """0.975, 0.0031 -> "97.50 ± 0.31"; the unit stands in the heading of the column."""
+def percent_text(fraction: float, half_width: float = math.nan, bounds: tuple[float, float] = DIFFERENCE) -> str:
+    """0.975, 0.0031 -> "97.50 ± 0.31"; the unit stands in the heading of the column.
+
+    An interval that passes the bounds is cut there and written by its ends: "97.50 [95.10, 100.00]".
+    """
     if math.isnan(fraction):
         return MISSING
-    mean = signed_zero_free(f"{100.0 * fraction:.2f}")
-    return mean if math.isnan(half_width) else f"{mean} ± {100.0 * half_width:.2f}"
+    mean = _two_digits(fraction)
+    if math.isnan(half_width):
+        return mean
+    ends = (fraction - half_width, fraction + half_width)
+    if round(ends[0], 4) >= bounds[0] and round(ends[1], 4) <= bounds[1]:  # as far as it is printed
+        return f"{mean} ± {100.0 * half_width:.2f}"
+    return f"{mean} [{', '.join(_two_digits(min(max(end, bounds[0]), bounds[1])) for end in ends)}]"
+
+
+def fraction_text(fraction: float, half_width: float = math.nan) -> str:
+    """0.975, 0.031 -> "97.50 [94.40, 100.00]": of an accuracy or a sparsity, which is never outside 0 to 100."""
+    return percent_text(fraction, half_width, FRACTION)
 
 
 def difference_text(fraction: float, half_width: float = math.nan) -> str:
     """0.0031 -> "+0.31" in points of percent: a difference always shows its sign."""
     text = percent_text(fraction, half_width)
     return f"+{text}" if fraction > 0 and not text.startswith("0.00") else text
+
+
+def limit_text(sparsity: float, half_width: float, num_not_reached: int, num_seeds: int) -> str:
+    """A sparsity limit in percent; "not reached" where the tolerance held at every sparsity there is.
+
+    Args:
+        sparsity: mean over seeds, fraction; a seed whose limit was not reached counts with the largest one tried.
+        half_width: of its interval, NaN for none.
+        num_not_reached: of the seeds.
+        num_seeds: that have a value.
+    """
+    if math.isnan(sparsity) or not num_not_reached:
+        return fraction_text(sparsity, half_width)
+    if num_not_reached < num_seeds:
+        return f"{fraction_text(sparsity)} ({num_not_reached} of {num_seeds} {NOT_REACHED})"
+    return NOT_REACHED if sparsity >= 1.0 else f"beyond {fraction_text(sparsity)}"
 
 
 def count_text(count: float) -> str:
@@ -57,6 +89,10 @@ def duration_text(seconds: float) -> str:
 def nats_text(nats: float) -> str:
     """0.00251 -> "0.00251": three digits, no exponent where a plain number is short."""
     return MISSING if math.isnan(nats) else f"{nats:.3g}"
+
+
+def _two_digits(fraction: float) -> str:
+    return signed_zero_free(f"{100.0 * fraction:.2f}")
 
 
 def signed_zero_free(text: str) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from reports._format import sparsity_text
 from reports._names import method_labels
 from reports._results import Results
-from reports._statistics import mean_interval
+from reports._statistics import FRACTION, mean_interval
 from reports.figures import _theme
 from reports.figures._accuracy_axis import AccuracyAxis
 from reports.figures._palette import method_encodings, sideways
@@ -54,7 +54,7 @@ def _means(rows: pd.DataFrame) -> pd.DataFrame:
     records = []
     for (method, label, _), group in rows.groupby(["method", "label", "sparsity"]):
         removed = float(group["sparsity"].iloc[0])
-        interval = mean_interval(group["test_accuracy"])
+        interval = mean_interval(group["test_accuracy"], bounds=FRACTION)
         records.append(
             {
                 "method": method,

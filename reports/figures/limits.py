@@ -9,8 +9,10 @@ import pandas as pd
 
 from reports._format import nats_text
 from reports._names import limit_label, limits_in, ordered, source_label
+from reports._reached import not_reached_notes, with_reached
 from reports._results import Cell, Results
 from reports.figures import _theme
+from reports.figures._networks import network_title
 from reports.figures._palette import MEASURED_COLOURS, PREDICTOR_COLOURS
 from reports.figures._sparsity_axis import sparsity_axis, with_kept_fraction
 
@@ -18,10 +20,11 @@ ORDER = 20
 TITLE = "Predicted limits over the measured loss"
 CAPTION = (
     "Rise of the mean training loss above that of the least pruned point, one line per seed. Horizontal line: the "
-    "loss tolerance; where a curve crosses it lies the measured limit. Vertical lines: predicted limits, "
-    "mean over seeds, wide from Hessian products and thin dashed from the dense Hessian; the pale band spans the "
-    "bounds of all seeds. Where limits were searched to a tolerance, the darker band spans those of all seeds with "
-    "their errors. Below the tolerance of the loss the vertical scale is linear, above it logarithmic."
+    "loss tolerance; where a curve crosses it lies the measured limit, and limits that are not reached stand below the "
+    "title. Vertical lines: predicted limits, mean over seeds, wide from Hessian products and thin dashed from the "
+    "dense Hessian; the pale band spans the bounds of all seeds. Where limits were searched to a tolerance, the darker "
+    "band spans those of all seeds with their errors. Below the tolerance of the loss the vertical scale is linear, "
+    "above it logarithmic."
 )
 ABSENT = "There is nothing to draw: this study measured no loss over sparsity."
 
@@ -36,10 +39,13 @@ def chart(results: Results, task: str) -> alt.TopLevelMixin | None:
     labels = dict(zip(here.rows["method"], here.rows["label"], strict=True))
     panels = []
     for network in ordered(labels, here.limits["network"]):
-        limits = here.limits[(here.limits["network"] == network) & (here.limits["tolerance_factor"] == 1.0)]
-        curves = _measured_curves(results, here.limits[here.limits["network"] == network])
+        mine = with_reached(results, here.limits[here.limits["network"] == network])
+        limits = mine[mine["tolerance_factor"] == 1.0]
+        curves = _measured_curves(results, mine)
         if not curves.empty:
-            panels.append(_panel(curves, limits).properties(title=f"Dense network of {labels.get(network, network)}"))
+            by_loss = limits[~limits["limit"].str.endswith("_accuracy")]
+            title = network_title(labels.get(network, network), not_reached_notes(by_loss))
+            panels.append(_panel(curves, limits).properties(title=title))
     if not panels:
         return None
     stacked = panels[0] if len(panels) == 1 else alt.vconcat(*panels).resolve_scale(color="shared")

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from reports._names import limit_label, limits_in
+from reports._reached import not_reached_notes, with_reached
 from reports._results import Cell, Results
 from reports._schema import records
 from reports.figures import _theme
@@ -34,12 +35,16 @@ def chart(results: Results, task: str) -> alt.TopLevelMixin | None:
     """Return two panels per dense network of the task, or None where none was swept."""
     here = results.only(task)
 
-    def panel(points: pd.DataFrame) -> alt.VConcatChart:
-        network = points["network"].iloc[0]
-        at_tolerance = here.limits[(here.limits["network"] == network) & (here.limits["tolerance_factor"] == 1.0)]
-        return _panels(points, _limits(at_tolerance))
+    def drawn_limits(network: str) -> pd.DataFrame:
+        return _drawn(with_reached(results, here.limits[here.limits["network"] == network]))
 
-    return stacked(here, here.sweeps, lambda mine: _points(results, mine), panel, f"{TITLE}, {task}")
+    def panel(points: pd.DataFrame) -> alt.VConcatChart:
+        return _panels(points, _limits(drawn_limits(points["network"].iloc[0])))
+
+    def notes(network: str) -> list[str]:
+        return not_reached_notes(drawn_limits(network))
+
+    return stacked(here, here.sweeps, lambda mine: _points(results, mine), panel, f"{TITLE}, {task}", notes)
 
 
 def _points(results: Results, entries: pd.DataFrame) -> pd.DataFrame:
@@ -66,9 +71,14 @@ def _cell_points(cell: Cell) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
 
 
-def _limits(limits: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over seeds of each predicted limit by products, and of the measured one-shot limit."""
-    wanted = limits[(limits["source"] != "dense_hessian") & (limits["limit"].isin([*PREDICTOR_COLOURS, "one_shot"]))]
+def _drawn(limits: pd.DataFrame) -> pd.DataFrame:
+    """Return the predicted limits by products and the measured one-shot limit, at the loss tolerance itself."""
+    limits = limits[(limits["tolerance_factor"] == 1.0) & (limits["source"] != "dense_hessian")]
+    return limits[limits["limit"].isin([*PREDICTOR_COLOURS, "one_shot"])]
+
+
+def _limits(wanted: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over seeds of each limit."""
     rows = []
     for limit in limits_in(wanted):
         found = wanted[wanted["limit"] == limit]

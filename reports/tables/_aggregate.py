@@ -28,7 +28,7 @@ def settings(results: Results) -> Iterator[tuple[dict[str, object], pd.DataFrame
 
 
 def with_half_width(name: str, values: Sequence[float] | pd.Series) -> dict[str, float]:
-    """Return {name: mean, name_half_width: half-width of the 95% interval}."""
+    """Return {name: mean, name_half_width: half-width of the 95% interval, before it is cut at any bound}."""
     interval = mean_interval(values)
     return {name: interval.mean, f"{name}_half_width": interval.half_width}
 

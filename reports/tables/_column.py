@@ -48,12 +48,23 @@ def number(heading: str, column: str, show: Callable[[float], str], traced_to: s
 def with_interval(
     heading: str,
     column: str,
-    show: Callable[[float, float], str] = _format.percent_text,
+    show: Callable[[float, float], str],
     traced_to: str = "cells",
 ) -> Column:
     """Return a column of means; the half-width is the column of the frame named `<column>_half_width`."""
     half_width = f"{column}_half_width"
     return Column(heading, lambda row: show(_float(row[column]), _float(row[half_width])), column, traced_to=traced_to)
+
+
+def limit(heading: str, column: str, traced_to: str) -> Column:
+    """Return a column of sparsity limits; beside it the frame has its half-width and two counts of seeds."""
+    beside = [f"{column}_{name}" for name in ("half_width", "not_reached", "num_seeds")]
+
+    def show(row: Row) -> str:
+        half_width, num_not_reached, num_seeds = (row[name] for name in beside)
+        return _format.limit_text(_float(row[column]), _float(half_width), int(num_not_reached), int(num_seeds))
+
+    return Column(heading, show, column, traced_to=traced_to)
 
 
 def printed(frame: pd.DataFrame, columns: tuple[Column, ...]) -> list[list[str]]:

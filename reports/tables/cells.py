@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from reports._format import percent_text, sparsity_text
+from reports._format import NOT_REACHED, percent_text, sparsity_text
 from reports._names import limit_label, method_labels, source_label
+from reports._reached import with_reached
 from reports._results import Results
 from reports._schema import records
 from reports.tables._aggregate import table
@@ -55,12 +56,12 @@ def _limits(results: Results, labels: dict[str, str]) -> list[dict[str, object]]
         {
             **row,
             "result": f"limit: {limit_label(row['limit'])}, {source_label(row['source'])}, "
-            f"tolerance × {row['tolerance_factor']:g}",
+            f"tolerance × {row['tolerance_factor']:g}{'' if row['is_reached'] else f', {NOT_REACHED}'}",
             "subject": labels.get(row["network"], row["network"]),
             "method": row["network"],
             "sparsity": row["sparsity_limit"],
         }
-        for row in records(results.limits)
+        for row in records(with_reached(results, results.limits))
     ]
 
 

@@ -7,10 +7,11 @@ import pandas as pd
 
 from reports._format import difference_text, nats_text, percent_text
 from reports._names import limit_label, limits_in, ordered
+from reports._reached import with_reached
 from reports._results import Results
 from reports._schema import records
 from reports.tables._aggregate import cell_names, table, with_half_width
-from reports.tables._column import Column, number, text, with_interval
+from reports.tables._column import Column, limit, number, text, with_interval
 
 ORDER = 20
 TITLE = "Sparsity limits, predicted and measured"
@@ -20,7 +21,10 @@ CAPTION = (
     "gradients on a convexified Hessian), and exactly from the dense Hessian. Error: of a limit that was searched to "
     "a tolerance, for probes, Lanczos steps and examples left out together, at the loss tolerance itself. Measured: "
     "without touching the kept weights (one-shot) and after training them again (fine-tuned). Differences are in "
-    "points of sparsity; rows of several seeds carry the 95% Student-t interval."
+    "points of sparsity; rows of several seeds carry the 95% Student-t interval, written [from, to] where it is cut at "
+    "0 or 100, which no sparsity passes. Not reached: the tolerance is kept even with no weight left; beyond: up to "
+    "the largest sparsity that was evaluated. Such a seed counts in a mean with that sparsity, in no difference, and "
+    "leaves both without an interval."
 )
 ABSENT = "This study predicted and measured no sparsity limit."
 
@@ -32,7 +36,8 @@ _PAIRS = {  # difference: (value, what it is held against)
     "estimated_minus_one_shot": (_ESTIMATED, "one_shot"),
     "estimated_minus_fine_tuned": (_ESTIMATED, "fine_tuned"),
 }
-_VALUES = (_ESTIMATED, _DENSE, *_MEASURED, *_BY_ACCURACY, *_PAIRS)
+_LIMITS = (_ESTIMATED, _DENSE, *_MEASURED, *_BY_ACCURACY)
+_VALUES = (*_LIMITS, *_PAIRS)
 _KEY = ("task", "network", "predictor", "curvature", "tolerance_factor")
 
 
@@ -47,17 +52,17 @@ COLUMNS = (
     text("Curvature", "curvature"),
     number("Loss tolerance (nats)", "loss_tolerance_nats", nats_text, "cells"),
     Column("Seed", _seed_text, "seed_order", traced_to=""),
-    with_interval("Estimated (%)", _ESTIMATED, traced_to="estimated_cells"),
+    limit("Estimated (%)", _ESTIMATED, "estimated_cells"),
     number("Probe s.e. (points)", "probe_standard_error", percent_text, "estimated_cells"),
     number("Error (points)", "error", percent_text, "estimated_cells"),
-    with_interval("Dense Hessian (%)", _DENSE, traced_to="dense_hessian_cells"),
+    limit("Dense Hessian (%)", _DENSE, "dense_hessian_cells"),
     with_interval("Estimated − dense Hessian", "estimated_minus_dense", difference_text),
-    with_interval("One-shot, measured (%)", "one_shot", traced_to="measured_cells"),
+    limit("One-shot, measured (%)", "one_shot", "measured_cells"),
     with_interval("Estimated − one-shot", "estimated_minus_one_shot", difference_text),
-    with_interval("Fine-tuned, measured (%)", "fine_tuned", traced_to="measured_cells"),
+    limit("Fine-tuned, measured (%)", "fine_tuned", "measured_cells"),
     with_interval("Estimated − fine-tuned", "estimated_minus_fine_tuned", difference_text),
-    with_interval("One-shot within accuracy (%)", "one_shot_accuracy", traced_to="measured_cells"),
-    with_interval("Fine-tuned within accuracy (%)", "fine_tuned_accuracy", traced_to="measured_cells"),
+    limit("One-shot within accuracy (%)", "one_shot_accuracy", "measured_cells"),
+    limit("Fine-tuned within accuracy (%)", "fine_tuned_accuracy", "measured_cells"),
 )
 _FRAME = (
     *_KEY,
@@ -69,6 +74,7 @@ _FRAME = (
     "num_seeds",
     "loss_tolerance_nats",
     *(name for value in _VALUES for name in (value, f"{value}_half_width")),
+    *(name for value in _LIMITS for name in (f"{value}_not_reached", f"{value}_num_seeds")),
     "estimated_lower",
     "estimated_upper",
     "probe_standard_error",
@@ -97,7 +103,7 @@ def build(results: Results) -> pd.DataFrame:
 
 def _records(results: Results) -> Iterator[dict[str, object]]:
     """Yield one record per network, predictor, curvature, tolerance and seed."""
-    limits = results.limits
+    limits = with_reached(results, results.limits)
     networks = dict(zip(results.rows["method"], results.rows["label"], strict=True))
     for task in results.tasks:
         for network in ordered(networks, limits.loc[limits["task"] == task, "network"]):
@@ -135,14 +141,19 @@ def _record(predicted: pd.DataFrame, by_loss: pd.DataFrame, measured: pd.DataFra
     is_exact = predicted["source"] == _DENSE
     estimated, dense = predicted[~is_exact], predicted[is_exact]
     used = pd.concat([by_loss, measured[measured["limit"].isin(_BY_ACCURACY)]])
-    values = {_ESTIMATED: _first(estimated, "sparsity_limit"), _DENSE: _first(dense, "sparsity_limit")}
-    values |= {name: _first(used[used["limit"] == name], "sparsity_limit") for name in (*_MEASURED, *_BY_ACCURACY)}
-    values |= {name: values[left] - values[right] for name, (left, right) in _PAIRS.items()}
+    found = {_ESTIMATED: estimated, _DENSE: dense}
+    found |= {name: used[used["limit"] == name] for name in (*_MEASURED, *_BY_ACCURACY)}
+    values = {name: _first(rows, "sparsity_limit") for name, rows in found.items()}
+    missed = {name: int(len(rows) > 0 and not rows["is_reached"].iloc[0]) for name, rows in found.items()}
+    for name, (left, right) in _PAIRS.items():
+        values[name] = np.nan if missed[left] or missed[right] else values[left] - values[right]
     return {
         "statistic": "seed",
         "num_seeds": 1,
         "loss_tolerance_nats": _first(pd.concat([predicted, by_loss]), "loss_tolerance_nats"),
         **values,
+        **{f"{name}_not_reached": count for name, count in missed.items()},
+        **{f"{name}_num_seeds": int(not np.isnan(values[name])) for name in found},
         "estimated_lower": _first(estimated, "lower"),
         "estimated_upper": _first(estimated, "upper"),
         "probe_standard_error": _first(estimated, "probe_standard_error"),
@@ -158,6 +169,11 @@ def _mean_record(group: pd.DataFrame) -> dict[str, object]:
     record = dict(group.iloc[0])
     for name in _VALUES:
         record |= with_half_width(name, group[name].astype("float64"))
+    for name in (f"{value}_{what}" for value in _LIMITS for what in ("not_reached", "num_seeds")):
+        record[name] = int(group[name].sum())
+    for name, sides in {**{name: (name,) for name in _LIMITS}, **_PAIRS}.items():
+        if any(record[f"{side}_not_reached"] for side in sides):  # at the end of the scale nothing is like Student's
+            record[f"{name}_half_width"] = np.nan
     for name in ("loss_tolerance_nats", "estimated_lower", "estimated_upper"):
         record[name] = group[name].mean()
     record |= {

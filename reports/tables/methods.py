@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from reports._format import count_text, percent_text, sparsity_text
+from reports._format import count_text, fraction_text, percent_text, sparsity_text
 from reports._results import Results
 from reports.tables._aggregate import cell_names, settings, table, with_half_width
 from reports.tables._column import number, text, with_interval
@@ -10,10 +10,10 @@ from reports.tables._column import number, text, with_interval
 ORDER = 10
 TITLE = "Accuracy per method and sparsity"
 CAPTION = (
-    "Mean over seeds ± half-width of the 95% Student-t interval; one seed has no interval. Accuracy is measured on "
-    "the test set, at the last epoch and at the epoch chosen on validation data. The drop is taken seed by seed "
-    "against the method's own dense network. The oracle column picks the best epoch by looking at the test set: it "
-    "is an upper bound, not a result."
+    "Mean over seeds ± half-width of the 95% Student-t interval, or [from, to] where it is cut at 0 or 100, which no "
+    "accuracy passes; one seed has no interval. Accuracy is measured on the test set, at the last epoch and at the "
+    "epoch chosen on validation data. The drop is taken seed by seed against the method's own dense network. The "
+    "oracle column picks the best epoch by looking at the test set: it is an upper bound, not a result."
 )
 ABSENT = "No pruned network has been trained in this study yet."
 
@@ -22,9 +22,9 @@ COLUMNS = (
     text("Method", "label", swatch=True),
     number("Sparsity", "sparsity", sparsity_text),
     number("Weights kept", "num_kept", count_text),
-    with_interval("Test accuracy (%)", "test_accuracy"),
-    with_interval("Drop from own dense (points)", "drop"),
-    with_interval("Epoch chosen on validation (%)", "test_accuracy_selected"),
+    with_interval("Test accuracy (%)", "test_accuracy", fraction_text),
+    with_interval("Drop from own dense (points)", "drop", percent_text),
+    with_interval("Epoch chosen on validation (%)", "test_accuracy_selected", fraction_text),
     number("Oracle: best test epoch (%)", "test_accuracy_oracle_best", percent_text),
     number("Seeds", "num_seeds", count_text),
 )

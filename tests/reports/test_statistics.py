@@ -1,10 +1,11 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from reports._statistics import mean_interval
+from reports._statistics import DIFFERENCE, FRACTION, mean_interval, paired_difference
 
 
 @pytest.mark.parametrize("num_values", [2, 3, 5, 30])
@@ -60,3 +61,42 @@ def test_the_interval_covers_the_true_mean_as_often_as_it_says():
     num_covered = sum(interval.lower <= 0.7 <= interval.upper for interval in intervals)
     # four standard errors of a binomial count with probability 0.95
     assert abs(num_covered / num_trials - 0.95) < 4 * math.sqrt(0.95 * 0.05 / num_trials)
+
+
+def test_an_interval_is_cut_at_the_bounds_and_its_half_width_is_not():
+    interval = mean_interval([0.9, 1.0], bounds=FRACTION)
+    assert (interval.mean, interval.upper) == (0.95, 1.0)
+    assert interval.half_width == pytest.approx(0.05 * 12.706204736432095)
+    assert interval.lower == pytest.approx(0.95 - interval.half_width)
+    assert mean_interval([0.0, 0.1], bounds=FRACTION).lower == 0.0
+
+
+def test_an_interval_that_is_cut_covers_the_true_mean_as_often():
+    generator = np.random.default_rng(5)
+    means, whole, cut = 0.95, 0, 0
+    for _ in range(1000):
+        values = generator.beta(19, 1, 3)  # of mean 0.95, with a long tail
+        for bounds in (FRACTION, (-np.inf, np.inf)):
+            interval = mean_interval(values, bounds=bounds)
+            covers = interval.lower <= means <= interval.upper
+            cut, whole = (cut + covers, whole) if bounds == FRACTION else (cut, whole + covers)
+    assert cut == whole > 800
+
+
+def test_a_paired_difference_is_that_of_scipy_over_the_common_seeds():
+    generator = np.random.default_rng(8)
+    first = pd.Series(generator.normal(0.9, 0.01, 6), index=[0, 1, 2, 3, 4, 9])
+    second = pd.Series(generator.normal(0.8, 0.01, 6), index=[4, 3, 2, 1, 0, 7])
+    difference = paired_difference(first, second)
+    common = [0, 1, 2, 3, 4]
+    lower, upper = stats.ttest_rel(first[common], second[common]).confidence_interval(0.95)
+    assert (difference.lower, difference.upper) == pytest.approx((lower, upper), rel=1e-9)
+    assert (difference.num_values, difference.bounds) == (5, DIFFERENCE)
+    assert difference.excludes_zero
+
+
+def test_one_common_seed_or_none_shows_no_difference():
+    first, second = pd.Series([0.9], index=[0]), pd.Series([0.1], index=[0])
+    assert not paired_difference(first, second).excludes_zero
+    assert paired_difference(first, pd.Series([0.1], index=[1])).num_values == 0
+    assert not paired_difference(first, first).excludes_zero

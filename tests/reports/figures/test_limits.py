@@ -84,3 +84,20 @@ def test_the_errors_of_searched_limits_are_a_band_around_all_seeds(results_file)
 
 def layers_over(results, field):
     return str(limits.chart(results, "mlp-digits").to_dict()).count(f"'field': '{field}'")
+
+
+def titles(results):
+    return str(limits.chart(results, "mlp-digits").to_dict()["title"])
+
+
+def test_limits_that_are_not_reached_stand_below_the_title(results_file):
+    results = Results.read(results_file(seeds=(0, 1)))
+    assert "reached" not in titles(results)
+    is_one_shot = results.limits["limit"] == "one_shot"
+    beyond = (results.limits["limit"] == "statistical_dimension") & (results.limits["seed"] == 1)
+    new = results.limits["sparsity_limit"].mask(is_one_shot, 0.998).mask(beyond, 1.0)
+    shown = titles(dataclasses.replace(results, limits=results.limits.assign(sparsity_limit=new)))
+    assert "Measured: One-shot beyond 99.80%, the largest sparsity evaluated" in shown
+    assert "Predicted, SLQ: Statistical dimension not reached with 1 of 2 seeds" in shown
+    assert "Predicted, Dense Hessian: Statistical dimension not reached with 1 of 2 seeds" in shown
+    assert "Fine-tuned" not in shown

@@ -1,3 +1,5 @@
+import dataclasses
+
 from reports._results import Results
 from reports.tables import cells
 
@@ -24,3 +26,13 @@ def test_what_a_limit_was_computed_from_is_said(results_file):
     assert "limit: Gaussian width, SLQ, tolerance × 0.5" in found
     assert "limit: One-shot, Measured, tolerance × 2" in found
     assert "spectrum: Dense Hessian" in found
+
+
+def test_a_limit_that_is_not_reached_says_so(results_file):
+    results = Results.read(results_file(seeds=(0,)))
+    values = results.limits["sparsity_limit"].mask(results.limits["limit"] == "one_shot", 1.0)
+    found = set(
+        cells.build(dataclasses.replace(results, limits=results.limits.assign(sparsity_limit=values)))["result"]
+    )
+    assert "limit: One-shot, Measured, tolerance × 2, not reached" in found
+    assert "limit: Fine-tuned, Measured, tolerance × 2" in found

@@ -122,3 +122,52 @@ def test_the_error_of_a_searched_limit_stands_beside_it(results_file):
         for factor in (0.5, 1.0, 2.0)
     }
     assert limits.build(Results.read(results_file()))["error"].isna().all()
+
+
+def with_limit(results, limit, source, by_seed):
+    match = (results.limits["limit"] == limit) & (results.limits["source"] == source)
+    new = results.limits["sparsity_limit"].mask(match, results.limits["seed"].map(dict(enumerate(by_seed))))
+    return dataclasses.replace(results, limits=results.limits.assign(sparsity_limit=new))
+
+
+def column_texts(results, heading):
+    """Return the texts of a column in the rows of the first predictor at the tolerance itself: seeds, then mean."""
+    frame = limits.build(results)
+    index = [column.heading for column in limits.COLUMNS].index(heading)
+    texts = [row[index] for row in printed(frame, limits.COLUMNS)]
+    chosen = (frame["predictor"] == "gaussian_width") & (frame["tolerance_factor"] == 1.0)
+    return [text for text, is_chosen in zip(texts, chosen, strict=True) if is_chosen]
+
+
+def test_an_interval_of_limits_is_cut_at_the_end_of_the_scale(results_file):
+    results = with_limit(Results.read(results_file(seeds=(0, 1))), "one_shot", "measured", (0.9, 0.98))
+    assert column_texts(results, "One-shot, measured (%)") == ["90.00", "98.00", "94.00 [43.18, 100.00]"]
+    assert "cut at 0 or 100" in limits.CAPTION
+
+
+def test_a_limit_that_is_not_reached_has_no_number_and_no_difference(results_file):
+    results = with_limit(Results.read(results_file(seeds=(0, 1))), "one_shot", "measured", (1.0, 1.0))
+    assert column_texts(results, "One-shot, measured (%)") == ["not reached"] * 3
+    assert column_texts(results, "Estimated − one-shot") == ["–"] * 3
+    frame = limits.build(results)
+    assert frame["one_shot_half_width"].isna().all()
+    assert set(frame["one_shot_not_reached"]) == {1, 2}
+
+
+def test_a_mean_over_seeds_of_which_one_did_not_reach_its_limit_has_no_interval(results_file):
+    results = with_limit(Results.read(results_file(seeds=(0, 1))), "one_shot", "measured", (0.9, 1.0))
+    assert column_texts(results, "One-shot, measured (%)") == ["90.00", "not reached", "95.00 (1 of 2 not reached)"]
+    shown = column_texts(results, "Estimated − one-shot")
+    assert shown[0] == shown[2] != shown[1] == "–"
+
+
+def test_a_limit_at_the_end_of_its_curve_lies_beyond_it(results_file):
+    results = with_limit(Results.read(results_file(seeds=(0, 1))), "one_shot", "measured", (0.998, 0.998))
+    assert column_texts(results, "One-shot, measured (%)") == ["beyond 99.80"] * 3
+
+
+@pytest.mark.parametrize(("source", "heading"), [("slq", "Estimated (%)"), ("dense_hessian", "Dense Hessian (%)")])
+def test_a_prediction_of_everything_is_not_reached(results_file, source, heading):
+    results = with_limit(Results.read(results_file(seeds=(0, 1))), "gaussian_width", source, (1.0, 1.0))
+    assert column_texts(results, heading) == ["not reached"] * 3
+    assert column_texts(results, "Estimated − dense Hessian") == ["–"] * 3
