@@ -10,19 +10,20 @@ from reports._answer import answer
 from reports._format import MISSING, count_text, sparsity_text
 from reports._names import method_labels
 from reports._results import Results
-from reports._statistics import MeanInterval, mean_interval
+from reports._statistics import FRACTION, MeanInterval, mean_interval
 
 
 def terminal_table(results: Results) -> Table:
     """Return one table: a section per task, a row per method, a column per sparsity asked for.
 
     Each value is the mean test accuracy in percent at the last epoch, to one decimal so that five fit in a row, with
-    the half-width of its 95% interval over seeds; the first row of a section counts the weights kept. Names are shown
-    literally: markup in them is no markup.
+    the half-width of its 95% interval over seeds, or below it the interval's ends where one of them is cut at 0 or 100;
+    the first row of a section counts the weights kept. Names are shown literally: markup in them is no markup.
     """
     rows = results.requested[results.requested["method"] != "dense"]
     sparsities = sorted(set(rows["sparsity"]))
-    title = Text(f"{results.name}: test accuracy in %, mean ± 95% interval over seeds")
+    over = "mean ± 95% interval over seeds" if rows["seed"].nunique() > 1 else "one seed"
+    title = Text(f"{results.name}: test accuracy in %, {over}")
     table = Table(
         title=title,
         box=box.SIMPLE_HEAD,
@@ -57,7 +58,7 @@ def _add_task(table: Table, here: Results, task: str, sparsities: list[float]) -
         mine = rows[rows["method"] == method]
         values = [mine.loc[mine["sparsity"] == sparsity, "test_accuracy"] for sparsity in sparsities]
         dense = mine.groupby("seed")["dense_test_accuracy"].mean()
-        shown = [mean_interval(accuracies) for accuracies in (dense, *values)]
+        shown = [mean_interval(accuracies, bounds=FRACTION) for accuracies in (dense, *values)]
         table.add_row(Text(label), *(_short_text(value) for value in shown))
 
 
@@ -65,12 +66,17 @@ def _short_text(value: MeanInterval) -> str:
     if value.num_values == 0:
         return MISSING
     mean = f"{100.0 * value.mean:.1f}"
-    return mean if math.isnan(value.half_width) else f"{mean}±{100.0 * value.half_width:.1f}"
+    if math.isnan(value.half_width):
+        return mean
+    if (value.lower > 0.0 and value.upper < 1.0) or value.half_width == 0.0:
+        return f"{mean}±{100.0 * value.half_width:.1f}"
+    return (
+        f"{mean}\n[{100.0 * value.lower:.3g}, {100.0 * value.upper:.3g}]"  # side by side, five would not fit in a row
+    )
 
 
 def _caption(results: Results) -> Text:
     lines = []
     for task in results.tasks:
-        said = answer(results, task)
-        lines += [f"{task}: {sentence}" for sentence in (said.headline, *said.highest, *said.limits, *said.missing)]
+        lines += [f"{task}: {sentence}" for sentence in answer(results, task).sentences]
     return Text("\n".join(lines) or "There is no result yet.")

@@ -86,6 +86,7 @@ def _section(
         task=task,
         anchor=f"task-{file_stem(task)}",
         headline=said.headline,
+        notes=said.notes,
         highest=said.highest,
         limits=said.limits,
         missing=said.missing,

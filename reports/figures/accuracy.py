@@ -1,14 +1,12 @@
 """Accuracy against sparsity, one line per method."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
+from reports._guessing import chance_accuracy
 from reports._names import method_labels
 from reports._results import Results
-from reports._statistics import mean_interval
+from reports._statistics import FRACTION, mean_interval
 from reports.figures import _theme
 from reports.figures._accuracy_axis import AccuracyAxis
 from reports.figures._palette import method_encodings, sideways
@@ -46,27 +44,10 @@ def chart(results: Results, task: str) -> alt.TopLevelMixin | None:
     return _theme.themed(layered, f"{TITLE}, {task}")
 
 
-def chance_accuracy(results: Results) -> float | None:
-    """Return 1 / number of classes if a cell of the rows states `num_classes` in its configuration, else None."""
-    for name in results.rows["cell"]:
-        for num_classes in _values_of("num_classes", results.cell(name).config):
-            if isinstance(num_classes, int) and num_classes > 1:
-                return 1.0 / num_classes
-    return None
-
-
-def _values_of(key: str, config: Mapping[str, Any]) -> Iterator[Any]:
-    for name, value in config.items():
-        if name == key:
-            yield value
-        elif isinstance(value, Mapping):
-            yield from _values_of(key, value)
-
-
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
     records = []
     for (method, label, sparsity, requested), group in rows.groupby(_GROUP):
-        interval = mean_interval(group["test_accuracy"])
+        interval = mean_interval(group["test_accuracy"], bounds=FRACTION)
         records.append(
             {
                 "method": method,
@@ -135,7 +116,7 @@ def _references(pruned: pd.DataFrame, y: AccuracyAxis, colour: alt.Color) -> lis
 
 def _chance(results: Results, y: AccuracyAxis) -> list[alt.Chart]:
     chance = chance_accuracy(results)
-    if chance is None or 1.0 - chance > y.most_error:
+    if not 1.0 - chance <= y.most_error:  # NaN: not known
         return []
     base = alt.Chart(pd.DataFrame({"error": [1.0 - chance], "note": ["guessing"]})).encode(y=y.channel())
     note = base.mark_text(align="left", baseline="bottom", dx=2, dy=-2, x=0).encode(text="note:N")

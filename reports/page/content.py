@@ -69,6 +69,7 @@ class TaskSection:
     task: str
     anchor: str
     headline: str
+    notes: tuple[str, ...]
     highest: tuple[str, ...]
     limits: tuple[str, ...]
     missing: tuple[str, ...]

@@ -26,7 +26,7 @@ def test_every_method_has_a_row_with_its_means_and_the_counts_stand_above(result
 
 def test_the_answer_and_the_limits_are_told_below(results_file):
     text = " ".join(printed(Results.read(results_file())).split())
-    assert "keeps its accuracy longest" in text
+    assert "IMP keeps its accuracy" in text
     assert "Predicted sparsity limit" in text
 
 
@@ -38,7 +38,19 @@ def test_a_usual_study_fits_eighty_columns_without_breaking_a_line(results_file)
 
 def test_one_seed_prints_no_interval(results_file):
     text = printed(Results.read(results_file(seeds=(4,), analyses=False)))
-    assert "±" not in text.partition("mean ± 95%")[2]
+    assert "±" not in text
+    assert "test accuracy in %, one seed" in text
+
+
+def test_an_interval_that_would_leave_the_scale_is_told_by_its_ends_below(results_file):
+    results = Results.read(results_file(methods=("lomp",), seeds=(0, 1), sparsities=(0.9, 0.95), analyses=False))
+    accuracies = {(0.9, 0): 0.99, (0.9, 1): 0.97, (0.95, 0): 0.5, (0.95, 1): 0.51}
+    keys = zip(results.rows["sparsity"], results.rows["seed"], strict=True)
+    rows = results.rows.assign(test_accuracy=[accuracies[key] for key in keys], dense_test_accuracy=0.98)
+    lines = printed(dataclasses.replace(results, rows=rows), width=80).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("LOMP"))
+    assert lines[first].split() == ["LOMP", "98.0±0.0", "98.0", "50.5±6.4"]
+    assert lines[first + 1].split() == ["[85.3,", "100]"]
 
 
 def test_markup_in_a_name_is_printed_and_not_obeyed(results_file):
