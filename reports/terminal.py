@@ -70,9 +70,7 @@ def _short_text(value: MeanInterval) -> str:
         return mean
     if (value.lower > 0.0 and value.upper < 1.0) or value.half_width == 0.0:
         return f"{mean}±{100.0 * value.half_width:.1f}"
-    return (
-        f"{mean}\n[{100.0 * value.lower:.3g}, {100.0 * value.upper:.3g}]"  # side by side, five would not fit in a row
-    )
+    return f"{mean}\n{100.0 * value.lower:.3g}–{100.0 * value.upper:.3g}"  # side by side, five would not fit in a row
 
 
 def _caption(results: Results) -> Text:

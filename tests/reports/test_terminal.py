@@ -36,6 +36,11 @@ def test_a_usual_study_fits_eighty_columns_without_breaking_a_line(results_file)
     assert len(rows) == 6
 
 
+def test_intervals_that_are_cut_take_no_more_room(results_file):
+    results = Results.read(results_file(sparsities=(0.8, 0.9, 0.95, 0.98), seeds=(0, 1)))
+    assert "…" not in printed(results, width=80)
+
+
 def test_one_seed_prints_no_interval(results_file):
     text = printed(Results.read(results_file(seeds=(4,), analyses=False)))
     assert "±" not in text
@@ -50,7 +55,7 @@ def test_an_interval_that_would_leave_the_scale_is_told_by_its_ends_below(result
     lines = printed(dataclasses.replace(results, rows=rows), width=80).splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("LOMP"))
     assert lines[first].split() == ["LOMP", "98.0±0.0", "98.0", "50.5±6.4"]
-    assert lines[first + 1].split() == ["[85.3,", "100]"]
+    assert lines[first + 1].split() == ["85.3–100"]
 
 
 def test_markup_in_a_name_is_printed_and_not_obeyed(results_file):
