@@ -208,4 +208,6 @@ def _ranking(
     if not has_intervals:
         return f"Most accurate at {place}: {listed(tied)}, each with {accuracy_text(told[first])}."
     seeds = seeds_text([told[label] for label in tied])
-    return f"At {place}, {listed([shown[label] for label in tied])} cannot be told apart with {seeds}."
+    behind = [shown[label] for label in others if apart[label]]
+    ahead = f"; {first} is ahead of {behind[0]}" if behind else ""
+    return f"At {place}, {listed([shown[label] for label in tied])} cannot be told apart with {seeds}{ahead}."

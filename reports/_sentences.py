@@ -28,8 +28,8 @@ def points_text(drop: MeanInterval, *, signed: bool = False) -> str:
 def seeds_text(intervals: Sequence[MeanInterval]) -> str:
     """Return "3 seeds", or "2 to 3 seeds" where the intervals come from different numbers of them."""
     counts = sorted({interval.num_values for interval in intervals})
-    if counts == [1]:
-        return "one seed"
+    if counts[-1] <= 1:
+        return "one seed" if counts[-1] else "no common seed"
     return f"{' to '.join(str(count) for count in sorted({counts[0], counts[-1]}))} seeds"
 
 

@@ -170,3 +170,17 @@ def test_a_commit_is_short_in_the_header_and_whole_in_the_footer(results_file):
     results = dataclasses.replace(results, cells=cells)
     assert versions(results) == [("commit", "0123456789+changes")]
     assert environments(results)[0].facts == (("commit", commit),)
+
+
+def test_the_page_says_first_that_networks_guess_and_once_that_there_is_one_seed(results_file, tmp_path, monkeypatch):
+    path = results_file(methods=("lomp", "imp"), seeds=(0,))
+    results = Results.read(path)
+    rows = results.rows.assign(dense_test_accuracy=0.102, test_accuracy=0.11)
+    monkeypatch.setattr(Results, "read", lambda _: dataclasses.replace(results, rows=rows))
+    page = write_report(path, tmp_path / "report", command=COMMAND).read_text(encoding="utf-8")
+    assert (
+        '<p class="headline">The dense network itself is at the level of guessing (10.20% with 10 classes): '
+        "train longer before comparing methods.</p>"
+    ) in page
+    assert page.count("One seed: no number has an interval") == 1
+    assert "keeps its accuracy" not in page
