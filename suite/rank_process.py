@@ -4,17 +4,13 @@ Its standard input is a socket. The first line that comes is its assignment, lat
 sends back are lines of JSON. When the socket closes, the process that started it is gone, and it ends.
 """
 
-import json
-import os
 import shutil
-import signal
-import socket
 import threading
 import time
 import traceback
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -22,6 +18,7 @@ from data.hdf5 import FileRefused
 from suite.attempt import compute
 from suite.environment import best_device
 from suite.errors import UserError
+from suite.parent_process import Parent
 from suite.plan import cell_from
 from suite.process_group import PeerLost, process_group
 from suite.training.checkpoint import Interrupted, Notice
@@ -32,23 +29,19 @@ BACKENDS = ("gloo", "NCCL", "Application timeout")  # one stands in errors of to
 
 def main() -> None:
     """Compute what this process is told to, say how that ended, and wait to be ended."""
-    # Signals are for the process that started this one: it decides what is saved, and when this one ends.
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(each, signal.SIG_IGN)
-    channel = _channel()
-    lines = channel.makefile("rb")
-    assignment = json.loads(lines.readline())
+    parent = Parent()
+    assignment = parent.assignment
     notice = Notice(stop=assignment["stop"])
-    threading.Thread(target=_listen, args=(lines, notice, assignment["meeting"]), daemon=True).start()
-    _say(channel, _computed(channel, assignment, notice))
+    parent.listen(notice.hear, lambda: shutil.rmtree(assignment["meeting"], ignore_errors=True))
+    parent.say(_computed(parent, assignment, notice))
     threading.Event().wait()
 
 
-def _computed(channel: socket.socket, assignment: dict[str, Any], notice: Notice) -> dict[str, Any]:
+def _computed(parent: Parent, assignment: dict[str, Any], notice: Notice) -> dict[str, Any]:
     """Compute, and return the last word."""
 
     def progress(fraction: float, text: str) -> None:
-        _say(channel, {"event": "progress", "fraction": fraction, "text": text})
+        parent.say({"event": "progress", "fraction": fraction, "text": text})
 
     try:
         cell = cell_from(assignment["cell"])
@@ -85,29 +78,6 @@ def _described(error: BaseException) -> dict[str, Any]:
         first = (str(error).splitlines() or [""])[0][:200].removeprefix("a process of the group is lost: ")
         text = f"{PeerLost.__name__}: another process of this cell is silent or gone: {first}"
     return {"kind": "other", "text": text, "trace": trace}
-
-
-def _listen(lines: BinaryIO, notice: Notice, meeting: str) -> None:
-    for line in lines:
-        if line == b"save\n":
-            notice.save = True
-        elif line == b"stop\n":
-            notice.stop = True
-    shutil.rmtree(meeting, ignore_errors=True)
-    os._exit(1)
-
-
-def _channel() -> socket.socket:
-    """Return the socket that is standard input, and leave an empty one in its place."""
-    channel = socket.socket(fileno=os.dup(0))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    return channel
-
-
-def _say(channel: socket.socket, word: dict[str, Any]) -> None:
-    channel.sendall(json.dumps(word).encode() + b"\n")
 
 
 if __name__ == "__main__":

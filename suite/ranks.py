@@ -1,18 +1,11 @@
 """The processes of a cell that several compute together, seen from the one that was given the cell.
 
 It computes nothing itself: it starts the ranks, passes on what it is told (save, stop) and what they tell (progress,
-the end), and ends them all as soon as one has failed or is gone, or itself is left. Each rank holds one end of a socket
-as its standard input; when this process dies, however it dies, the socket closes, and the ranks end by themselves
-(suite.rank_process).
+the end), and ends them all as soon as one has failed or is gone, or itself is left (suite.child_process). When this
+process dies, however it dies, the ranks end by themselves.
 """
 
-import json
-import os
 import selectors
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +16,7 @@ from typing import Any
 
 import torch
 
+from suite.child_process import ChildProcess, Word, end_all, started
 from suite.environment import best_device
 from suite.errors import UserError
 from suite.plan import Cell
@@ -32,7 +26,6 @@ TIMEOUT_S = 1800.0  # within which a rank that is silent is lost: others may wai
 LOOK_S = 0.1  # between two looks at what this process was told
 GRACE_S = 1.0  # for other ranks to say what happened, once one has failed
 LAST_WORDS = 2000  # bytes of a rank's own output that go into the log
-Word = dict[str, Any]
 
 
 class RankLost(ChildProcessError):
@@ -95,39 +88,22 @@ def check_gpus(cell: Cell) -> None:
 
 
 @dataclass
-class _Rank:
+class _Rank(ChildProcess):
     """One rank at work.
 
     Attributes:
+        output: what it prints; the first one's is shown instead.
         end: its last word, or how its process ended without one.
     """
 
     rank: int
-    process: subprocess.Popen[bytes]
-    channel: socket.socket
     output: Path
     end: Word | None = None
-    _unread: bytes = b""
-
-    def words(self) -> Iterator[Word]:
-        """Yield what has come; a closed channel is the end."""
-        with suppress(BlockingIOError, ConnectionError):
-            while content := self.channel.recv(1 << 16):
-                self._unread += content
-        *lines, self._unread = self._unread.split(b"\n")
-        yield from map(json.loads, lines)
-
-    def tell(self, word: str) -> None:
-        """Tell it something; if it is gone, that is found out soon enough."""
-        with suppress(OSError):
-            self.channel.sendall(word.encode() + b"\n")
 
     def lost(self, size: int) -> RankLost:
         """Return what to say of a process that ended without a word."""
-        code = self.process.returncode
-        how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
-        hint = "; is there enough memory?" if code == -signal.SIGKILL else ""
-        error = RankLost(f"process {self.rank} of {size} of this cell was ended {how}{hint}")
+        hint = "; is there enough memory?" if self.was_killed else ""
+        error = RankLost(f"process {self.rank} of {size} of this cell was ended {self.ending}{hint}")
         with suppress(OSError):
             if shown := self.output.read_bytes()[-LAST_WORDS:].decode(errors="replace").strip():
                 error.add_note(f"It showed:\n{shown}\n\n{error}")  # the last line of a log says what happened
@@ -211,31 +187,14 @@ def _started(size: int, assignment: Mapping[str, Any]) -> Iterator[_Ranks]:
             ranks.ranks.append(_start(rank, {**assignment, "rank": rank}))
         yield ranks
     finally:
-        for each in ranks.ranks:
-            each.process.kill()
-        for each in ranks.ranks:
-            each.process.wait()
-            each.channel.close()
+        end_all(ranks.ranks)
 
 
 def _start(rank: int, assignment: Mapping[str, Any]) -> _Rank:
     """Start one rank and tell it what to do; what it prints is the first one's alone to show."""
-    ours, theirs = socket.socketpair()
-    path = os.pathsep.join(each or os.getcwd() for each in sys.path)
     output = Path(assignment["meeting"]) / f"output-{rank}"
-    with theirs, output.open("wb") as quiet:
-        shown = None if rank == 0 else quiet
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "suite.rank_process"],
-            stdin=theirs.fileno(),
-            stdout=shown,
-            stderr=shown,
-            env={"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ | {"PYTHONPATH": path},  # torch warns of what is meant
-        )
-    found = _Rank(rank, process, ours, output)
-    found.tell(json.dumps(assignment))
-    ours.setblocking(False)
-    return found
+    with output.open("wb") as quiet:
+        return _Rank(*started("suite.rank_process", assignment, None if rank == 0 else quiet), rank, output)
 
 
 def _error_of(word: Word) -> Exception:

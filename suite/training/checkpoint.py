@@ -49,6 +49,13 @@ class Notice:
     save: bool = False
     stop: bool = False
 
+    def hear(self, word: str) -> None:
+        """Take note of what another process says: "save", "stop", or something else."""
+        if word == "save":
+            self.save = True
+        elif word == "stop":
+            self.stop = True
+
 
 @dataclass(frozen=True)
 class State:
