@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from espalier.terminal import num_processors, num_workers, progress_bar
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from launchers._profile import Profile
+    from launchers._profile import Profile, Resources
     from suite.datasets import Located
     from suite.estimate.cost import CellCost, Estimate
     from suite.estimate.work import Guess
@@ -214,7 +215,7 @@ class Shown:
             yield "profile: whether time_min suffices on a GPU, a processor cannot tell; give --tflops"
 
     def _fits(self, costs: "list[CellCost]", profile: "Profile") -> Iterator[str]:
-        needs = [_host_bytes(cost, profile.resources(cost.cell).gpus) for cost in costs]
+        needs = [_host_bytes(cost, profile.resources(cost.cell)) for cost in costs]
         most = max((each for each in needs if each is not None), default=0)
         longest = max(costs, key=lambda cost: self.seconds(cost).high)
         asked = profile.resources(longest.cell)
@@ -225,12 +226,17 @@ class Shown:
         else:
             yield f"memory_gib = {asked.memory_gib:g} {_verdict(most <= asked.memory_gib * 2**30)} ({in_bytes(most)})"
         if asked.gpus:
-            gpu = "each GPU" if longest.cell.processes > 1 else "the GPU"
-            yield f"{in_bytes(max((cost.memory.device_bytes for cost in costs if cost.memory), default=0))} on {gpu}"
+            gpu = "each GPU" if longest.cell.processes > 1 or min(asked.gpus, asked.cells_at_once) > 1 else "the GPU"
+            on_one = ceil(asked.cells_at_once / asked.gpus)
+            of_cell = max((cost.memory.device_bytes for cost in costs if cost.memory), default=0)
+            yield f"{in_bytes(on_one * of_cell)} on {gpu}"
         if asked.gpus and self.found.device == "cpu" and self.tflops is None:
             return  # a processor's time says nothing about a GPU's
-        needed_s = asked.cells_per_job * self.seconds(longest).high
-        jobs = f"{asked.cells_per_job} cells in a job, " * (asked.cells_per_job > 1)
+        # Cells that share a GPU may take as long as one after the other.
+        beside = min(asked.cells_at_once, asked.gpus or asked.cells_at_once)
+        needed_s = ceil(asked.cells_per_job / beside) * self.seconds(longest).high
+        at_once = f", {asked.cells_at_once} at once" if asked.cells_at_once > 1 else ""
+        jobs = f"{asked.cells_per_job} cells in a job{at_once}, " * (asked.cells_per_job > 1)
         enough = _verdict(needed_s <= 60 * asked.time_min)
         yield f"time_min = {asked.time_min} {enough} ({jobs}{span(needed_s)} at most)"
 
@@ -247,12 +253,12 @@ def _verdict(suffices: bool) -> str:
     return "suffices" if suffices else "IS TOO LITTLE"
 
 
-def _host_bytes(cost: "CellCost", gpus: int) -> int | None:
+def _host_bytes(cost: "CellCost", asked: "Resources") -> int | None:
     """Return the memory that a job asks Slurm for, of all processes; a GPU's own is no part of it."""
     if cost.memory is None:
         return None
-    of_each = cost.memory.host_bytes + _CUDA_BYTES if gpus else cost.memory.process_bytes
-    return cost.cell.processes * of_each
+    of_each = cost.memory.host_bytes + _CUDA_BYTES if asked.gpus else cost.memory.process_bytes
+    return cost.cell.processes * asked.cells_at_once * of_each
 
 
 def _grouped(costs: "Iterable[CellCost]", name: "Callable[[CellCost], str]") -> "dict[str, list[CellCost]]":

@@ -3,8 +3,9 @@
 Out of memory and the time limit are answered by more of it, a lost node and a preemption by the same once more. An
 error in Python is never tried again: the next try would end as this one. How often is `max_retries` of the profile.
 
-A cell that was begun is tried again in a job of its own, where it can harm no other one. Those behind it in its job
-were not tried at all: they are queued again in smaller packs, and it does not count.
+A cell that was begun is tried again in a job of its own, where it can harm no other one. So is each of several that a
+job computed at once: nobody knows whose fault it was. Those behind them were not tried at all: they are queued again in
+smaller packs, and it does not count.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -86,7 +87,9 @@ class Retries:
             return ""
         if number >= self.profile.max_retries:
             return f"; max_retries = {number} of the profile was used up" if number else ""
-        asked = Resources(**array.resources | ({"cells_per_job": 1} if alone else {}))
+        before_it = Resources(**array.resources)
+        # Not with fewer processors: a site may give memory by their number.
+        asked = before_it.model_copy(update={"cells_per_job": 1, "cells_at_once": 1} if alone else {})
         name = RAISES.get(cause)
         if name is None:
             return Again(cause, number + 1, asked)
@@ -94,6 +97,8 @@ class Retries:
         if before is None:  # the site's default, of which nobody here knows how much it is
             return ""
         after = self._more(asked, name, before)
+        if after <= before and name == "memory_gib" and asked.cells_at_once < before_it.cells_at_once:
+            return Again(cause, number + 1, asked)  # it shares that memory no more
         if after <= before:
             return f"; {asked.partition or 'the default partition'} has no more"
         return Again(cause, number + 1, asked.model_copy(update={name: after}), {name: (before, after)})
@@ -112,8 +117,10 @@ class Retries:
         """
         if cause == "CANCELLED" or self.profile.max_retries == 0:
             return ""
-        half = min(array.resources.get("cells_per_job", 1), len(array.elements[index])) // 2
-        return Again(BEHIND, number, Resources(**array.resources | {"cells_per_job": max(1, half)}))
+        asked = Resources(**array.resources)
+        half = max(1, min(asked.cells_per_job, len(array.elements[index])) // 2)
+        fewer = {"cells_per_job": half, "cells_at_once": min(half, asked.cells_at_once)}
+        return Again(BEHIND, number, asked.model_copy(update=fewer))
 
     def _more(self, asked: Resources, name: str, before: float) -> float:
         """Return a raised amount, as much as the partition has at most."""

@@ -33,7 +33,7 @@ class _Begun(_Event):
 
 
 class _Left(_Event):
-    event: Literal["left", "stayed"]
+    event: Literal["left", "paused", "stayed"]
     cell: str
     message: str
 

@@ -70,7 +70,7 @@ def _line(event: Mapping[str, Any], job: str) -> str:
     where = f"{f' on {node}' if node else ''} in job {job}{requeued}"
     if event.get("event") == "queued_again":
         return f"{event.get('time_utc', '')} {in_words(event)}"
-    if event.get("event") in ("left", "stayed"):
+    if event.get("event") in ("left", "paused", "stayed"):
         return f"{event.get('time_utc', '')} was warned{where}: {event.get('message', '')}"
     if event.get("event") != "ended":
         return f"{event.get('time_utc', '')} began{where}"

@@ -10,7 +10,7 @@ from launchers._job_states import JobState
 from launchers._submission import QueuedArray, Submission, SubmissionFolder
 
 REPAIRS = {
-    "OUT_OF_MEMORY": "ran out of memory; raise memory_gib of the profile (now {memory_gib})",
+    "OUT_OF_MEMORY": "ran out of memory; raise memory_gib of the profile (now {memory_gib}){fewer}",
     "TIMEOUT": "reached its time limit; raise time_min of the profile (now {time_min}) or pack fewer cells in a job",
     "DEADLINE": "could not end before its deadline",
     "NODE_FAIL": "lost its node",
@@ -64,7 +64,10 @@ def explanation(state: JobState | None, array: QueuedArray) -> str:
     if (state.state, state.reason) == ("FAILED", NO_OUTPUT):
         place = state.node or "its node"
         return f"could not begin: {place} does not see the study's folder; give --out DIR that all nodes see"
-    facts = {"memory_gib": "the site's default", **array.resources, "code": state.reason.partition(":")[0] or "unknown"}
+    at_once = array.resources.get("cells_at_once", 1)
+    fewer = f" or lower cells_at_once (now {at_once})" if at_once > 1 else ""
+    code = state.reason.partition(":")[0] or "unknown"
+    facts = {"memory_gib": "the site's default", **array.resources, "code": code, "fewer": fewer}
     where = f" on {state.node}" if state.node and "None" not in state.node else ""
     return REPAIRS.get(state.state, f"ended as {state.state}").format(**facts) + where
 

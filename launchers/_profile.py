@@ -67,12 +67,13 @@ class Override(Settings):
     nodes: Count | None = None  # several only in kinds.KIND of a kind whose probes are spread over workers
     gpus: Annotated[int, Field(ge=0)] | None = None
     cpus: Count | None = (
-        None  # by default as many as the cell has threads; times gpus, or processes, where it has several
+        None  # by default as many as the cell has threads; times gpus, processes or cells_at_once, where it has several
     )
     memory_gib: Memory | None = None
     time_min: Count | None = None
     cells_per_job: Count | None = None
     minutes_per_cell: Minutes | None = None  # an estimate; with minutes_per_job it packs tiny cells
+    cells_at_once: Count | None = None  # of those in a job, each in a process of its own; only kinds that share a GPU
 
 
 class Container(Settings):
@@ -123,10 +124,9 @@ class Profile(Override):
         """
         own = self.kinds.get(cell.id.kind, Override()).model_dump(exclude_none=True)
         asked = self.model_dump(include=set(Override.model_fields), exclude_none=True) | own
-        cells, minutes = asked.pop("cells_per_job", None), asked.pop("minutes_per_cell", None)
-        if cells is None or ("minutes_per_cell" in own and "cells_per_job" not in own):
-            fits = self.minutes_per_job / minutes if minutes and self.minutes_per_job else 1
-            cells = max(1, int(fits))
+        cells = self.cells_per_job_of(cell.id.kind)
+        at_once = min(cells, asked.pop("cells_at_once", 1)) if _shares(cell.id.kind) and cell.processes == 1 else 1
+        asked = {name: value for name, value in asked.items() if name in Resources.model_fields}
         gpus = asked.get("gpus", 0)
         if 0 < gpus < cell.processes:
             raise UserError(
@@ -134,17 +134,27 @@ class Profile(Override):
                 f"Expected: at least {cell.processes}, one for each process; put gpus = {cell.processes} under "
                 f"[kinds.{cell.id.kind}]."
             )
-        workers = max(1, gpus) if _is_spread(cell.id.kind) else cell.processes  # on each node
+        workers = max(1, gpus) if _is_spread(cell.id.kind) else cell.processes * at_once  # on each node
         needed = cell.threads * workers
-        found = Resources(**{"cpus": needed, "cells_per_job": cells} | asked)
+        found = Resources(**{"cpus": needed} | asked | {"cells_per_job": cells, "cells_at_once": at_once})
         if found.cpus < needed:
-            what = "processes" if cell.processes > 1 else "workers, one for each GPU"
+            several = {at_once: "cells at once", cell.processes: "processes"}
+            what = several.get(workers, "workers, one for each GPU")
             each = f" in each of {workers} {what}" if workers > 1 else ""
             raise UserError(
                 f"cpus = {found.cpus} in the profile, but {cell.title} computes with {cell.threads} threads{each}. "
                 f"Expected: at least {needed}; leave cpus out, or raise it."
             )
         return found
+
+    def cells_per_job_of(self, kind: str) -> int:
+        """Return how many cells of a kind are packed into one job."""
+        own = self.kinds.get(kind, Override())
+        cells, minutes = own.cells_per_job, own.minutes_per_cell or self.minutes_per_cell
+        if cells is None and own.minutes_per_cell is None:
+            cells = self.cells_per_job
+        fits = self.minutes_per_job / minutes if minutes and self.minutes_per_job else 1
+        return cells or max(1, int(fits))
 
 
 class Resources(Settings):
@@ -160,6 +170,7 @@ class Resources(Settings):
     memory_gib: float | None = None
     time_min: int
     cells_per_job: int = 1
+    cells_at_once: int = 1
 
 
 def read_profile(name_or_path: str, kinds: Sequence[str] | None = None) -> Profile:
@@ -185,6 +196,7 @@ def read_profile(name_or_path: str, kinds: Sequence[str] | None = None) -> Profi
         if kind not in known_kinds:
             raise unknown("kind of cell", kind, known_kinds, f"kinds.NAME of profile {name_or_path}")
     _check_nodes(profile, name_or_path)
+    _check_at_once(profile, name_or_path)
     _check_container(profile, name_or_path)
     return profile
 
@@ -203,6 +215,36 @@ def _check_nodes(profile: Profile, name: str) -> None:
             f"{place} = {nodes} in profile {name}. Expected: several nodes only for kinds of cell whose probes are "
             "spread over workers; put it under [kinds.spectrum]."
         )
+
+
+def _check_at_once(profile: Profile, name: str) -> None:
+    """Refuse several cells at once where they could not be, or would not be.
+
+    Raises:
+        UserError: the kind of cell plans with a GPU of its own, or a job has fewer cells than that.
+    """
+    sharing = tuple(filter(_shares, available("suite.cells")))
+    places: list[tuple[str, Override, Sequence[str]]] = [("", profile, sharing)]
+    places += [(f"kinds.{kind}.", own, (kind,)) for kind, own in profile.kinds.items()]
+    for prefix, given, kinds in places:
+        at_once = given.cells_at_once or 1
+        if at_once == 1:
+            continue
+        wrong = f"{prefix}cells_at_once = {at_once} in profile {name}"
+        if not set(kinds) <= set(sharing):
+            raise UserError(
+                f"{wrong}. Expected: 1, except for kinds that can share a GPU ({', '.join(sharing)}); remove it."
+            )
+        if given.cells_per_job is not None and at_once > given.cells_per_job:
+            raise UserError(
+                f"{wrong}, with cells_per_job = {given.cells_per_job}. Expected: at most as many at once as a job has; "
+                "raise cells_per_job."
+            )
+        if all(profile.cells_per_job_of(kind) == 1 for kind in kinds):
+            raise UserError(
+                f"{wrong}, with one cell in a job. Expected: several; give cells_per_job, or minutes_per_job and "
+                "minutes_per_cell."
+            )
 
 
 def _check_container(profile: Profile, name: str) -> None:
@@ -230,6 +272,12 @@ def _check_container(profile: Profile, name: str) -> None:
 def _is_spread(kind: str) -> bool:
     spread: bool = load("suite.cells", kind, "kind of cell").SHARDED
     return spread
+
+
+def _shares(kind: str) -> bool:
+    """Return whether cells of a kind may run on one GPU at a time, and compute in one process each."""
+    shares: bool = getattr(load("suite.cells", kind, "kind of cell"), "SHARES_GPU", False)
+    return shares and not _is_spread(kind)
 
 
 def profiles() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
     DIR/slurm/NAME/submission.json      which job holds which cells; NAME is also the name of the jobs
     DIR/slurm/NAME/array-000.json       the cells of one array, as its jobs read them
-    DIR/slurm/NAME/events/000-12.jsonl  what element 12 told: a line when a try began, was left, or ended
+    DIR/slurm/NAME/events/000-12.jsonl  what element 12 told: a line when a try began, was paused, left, or ended
     DIR/slurm/NAME/jobs/                submitit's envelopes and the jobs' own output
 
 These files explain. What is done is said by the store alone.

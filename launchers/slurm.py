@@ -201,9 +201,9 @@ class _Submitting:
     def _queue(self, number: int, array: JobArray) -> QueuedArray:
         self.files.write_array(number, array, ancestors_of(array, self.missing))
         folder = self.files
-        scratch = self.profile.scratch
-        time_min = array.resources.time_min
-        calls = [(str(folder.study), folder.name, number, i, scratch, time_min) for i in range(len(array.elements))]
+        asked = array.resources
+        more = (self.profile.scratch, asked.time_min, asked.cells_at_once)
+        calls = [(str(folder.study), folder.name, number, index, *more) for index in range(len(array.elements))]
         after = needed_jobs(array, self.job_of)
         ids = self.cluster.queue(Order(folder.name, folder.jobs, array.resources, calls, after), self.profile)
         self.job_of |= {cell.id.key: main_job(ids[0]) for cell in array.cells}

@@ -133,7 +133,7 @@ def test_retry_queues_what_failed_and_what_waits_with_the_same_profile(
 def test_what_waited_for_a_lost_cell_is_tried_again_by_the_next_retry(
     queued: Path, fake: FakeSlurm, espalier: Espalier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launchers._slurm_job.LOOK_S", 0.0)
+    monkeypatch.setattr("launchers._element.LOOK_S", 0.0)
     first, *others = fake.jobs
     fake.set(first, state="OUT_OF_MEMORY")
     assert ": 1 of 1 cells queued" in espalier("retry", queued).out

@@ -29,7 +29,7 @@ BATCH = Partition("batch", True, "up", 60, "OFF", 2, 2, 6.0, 2)
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that lacks an input does not look for it again and again."""
-    monkeypatch.setattr("launchers._slurm_job.LOOK_S", 0.0)
+    monkeypatch.setattr("launchers._element.LOOK_S", 0.0)
 
 
 def an_array(**asked: Any) -> QueuedArray:

@@ -1,5 +1,6 @@
 """One bad cell in a pack: what is behind it in its job was never tried, and must not go down with it."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,15 +8,19 @@ import pytest
 
 from launchers import slurm
 from launchers._again import BEHIND, Again, Retries
+from launchers._job_states import JobState
+from launchers._loss import explanation
 from launchers._profile import Profile
 from launchers._retry import plan_again
 from launchers._slurm_cluster import SlurmCluster
+from launchers._slurm_facts import Partition
 from launchers._standing import overview
-from launchers._submission import QueuedArray, submissions
+from launchers._submission import QueuedArray, SubmissionFolder, submissions
 from launchers._watch import Watch
-from suite.attempt import Outcome
+from suite.attempt import Outcome, attempt
 from suite.plan import Cell, Plan
 from suite.planner import make_plan
+from suite.store import Store
 from suite.study import read_study
 from tests.launchers.fake_slurm import FakeSlurm
 
@@ -37,7 +42,7 @@ def plan(data_folder: Path) -> Plan:
 @pytest.fixture
 def pack(plan: Plan, fake: FakeSlurm, study: Path, monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """The cells of the first job in the queue, in its order."""
-    monkeypatch.setattr("launchers._slurm_job.LOOK_S", 0.0)
+    monkeypatch.setattr("launchers._element.LOOK_S", 0.0)
     slurm.submit(plan, study, PROFILE, SlurmCluster())
     cells = {cell.id.key: cell for cell in plan.cells}
     return [cells[key] for key in submissions(study)[0].arrays[0].elements[0]]
@@ -46,9 +51,9 @@ def pack(plan: Plan, fake: FakeSlurm, study: Path, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def poisoned(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Poisoned:
     """Return what runs all that may run; jobs end in a way of the test's as soon as they begin certain cells."""
-    from launchers import _slurm_job
+    from launchers import _element
 
-    real = _slurm_job.attempt
+    real = _element.attempt
 
     def prepare(bad: Sequence[Cell], state: str) -> Callable[[], None]:
         def attempt(cell: Cell, *arguments: object, **more: object) -> Outcome:
@@ -56,7 +61,7 @@ def poisoned(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Poisoned:
                 raise Dead
             return real(cell, *arguments, **more)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(_slurm_job, "attempt", attempt)
+        monkeypatch.setattr(_element, "attempt", attempt)
         return lambda: run_all(fake, state)
 
     return prepare
@@ -167,6 +172,62 @@ def test_a_retry_puts_what_was_begun_behind_what_was_not(
     step()
     states = {each.name: each.state for each in overview(plan, study, SlurmCluster()).cells}
     assert [states[cell.id.name] for cell in pack] == ["lost"] + ["done"] * (len(pack) - 1)
+
+
+@pytest.mark.parametrize(("state", "memory_gib"), [("OUT_OF_MEMORY", 1.0), ("NODE_FAIL", 0.5)])
+def test_each_of_several_that_were_begun_is_tried_again_in_a_job_of_its_own(
+    state: str, memory_gib: float, plan: Plan, fake: FakeSlurm, study: Path, pack: list[Cell]
+) -> None:
+    shutil.rmtree(study / "slurm")
+    partitions = fake.root / "partitions"
+    partitions.write_text(partitions.read_text().replace("|2|2|", "|2|3|"))  # three processors on a node
+    profile = PROFILE.model_copy(update={"cells_at_once": 3})
+    slurm.submit(plan, study, profile, SlurmCluster())
+    (lost,) = submissions(study)
+    array = lost.arrays[0]
+    assert array.resources["cells_at_once"] == 3
+    done, *begun, behind = pack
+    for cell in (done, *begun):  # what three children told, whose job was then lost
+        SubmissionFolder(study, lost.name).tell(array.number, 0, {"event": "started", "cell": cell.id.key})
+    attempt(done, study)
+    for job in fake.jobs:
+        fake.set(job, state=state if job == array.ids[0] else "COMPLETED")
+    assert waited(plan, study, lambda: run_all(fake, state), profile).keys() == {cell.id.key for cell in plan.cells}
+    _, again = submissions(study)
+    holders = {key: (array, index) for key, array, index in again.holders()}
+    for cell in begun:
+        own, index = holders[cell.id.key]
+        assert own.elements[index] == (cell.id.key,)
+        assert (own.resources["cells_at_once"], own.resources["memory_gib"]) == (1, memory_gib)
+        assert again.again[cell.id.key]["number"] == 1
+    assert again.again[behind.id.key]["cause"] == BEHIND
+    assert all(Store(study).is_committed(cell.id) for cell in pack)
+
+
+def test_memory_that_is_shared_no_more_is_more() -> None:
+    partition = Partition("batch", True, "up", 60, "OFF", 2, 2, 6.0, 2)
+    retries = Retries(PROFILE, lambda _: partition, lambda _: None)
+    asked = {"cpus": 4, "time_min": 20, "cells_per_job": 8, "memory_gib": 6.0}
+
+    def decided(at_once: int) -> Again | str:
+        array = QueuedArray(0, 0, asked | {"cells_at_once": at_once}, ("12",), (tuple("abcdefgh"),))
+        return retries.decide("OUT_OF_MEMORY", array, 0, alone=True)
+
+    shared = decided(4)
+    assert isinstance(shared, Again)
+    assert (shared.number, shared.raised, shared.resources.cells_at_once, shared.resources.cpus) == (1, {}, 1, 4)
+    assert decided(1) == "; the default partition has no more"
+    array = QueuedArray(0, 0, asked | {"cells_at_once": 4}, ("12",), (tuple("abcdef"),))
+    fewer = retries.behind("OUT_OF_MEMORY", array, 0, 0)
+    assert isinstance(fewer, Again)
+    assert (fewer.resources.cells_per_job, fewer.resources.cells_at_once) == (3, 3)
+
+
+@pytest.mark.parametrize(("at_once", "end"), [(1, "(now 6)"), (4, "(now 6) or lower cells_at_once (now 4)")])
+def test_a_job_that_ran_out_of_memory_says_what_to_lower(at_once: int, end: str) -> None:
+    asked = {"cpus": 4, "time_min": 20, "cells_per_job": 8, "memory_gib": 6, "cells_at_once": at_once}
+    line = explanation(JobState("OUT_OF_MEMORY"), QueuedArray(0, 0, asked, ("12",), (("a", "b"),)))
+    assert line == f"ran out of memory; raise memory_gib of the profile {end}"
 
 
 def test_packs_are_halved_down_to_single_cells() -> None:

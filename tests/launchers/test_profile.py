@@ -134,6 +134,43 @@ def test_processors_and_gpus_follow_the_processes_of_the_cell(tmp_path: Path) ->
         read_profile(written(tmp_path, "time_min = 5\ncpus = 6")).resources(shared)
 
 
+def test_several_cells_at_once_are_for_kinds_that_share_a_gpu(tmp_path: Path) -> None:
+    text = "time_min = 5\ncells_per_job = 8\ncells_at_once = 4\n[kinds.prune]\ncells_per_job = 3"
+    profile = read_profile(written(tmp_path, text))
+    packed = Resources(cpus=8, time_min=5, cells_per_job=8, cells_at_once=4)
+    assert profile.resources(a_cell("dense", threads=2)) == packed
+    assert profile.resources(a_cell("prune")) == Resources(cpus=3, time_min=5, cells_per_job=3, cells_at_once=3)
+    alone = Resources(cpus=2, time_min=5, cells_per_job=8)
+    for cell in (a_cell("dense", processes=2), a_cell("limit", 2), a_cell("spectrum", 2), a_cell("row_norms", 2)):
+        assert profile.resources(cell) == alone
+    one = "time_min = 5\nminutes_per_job = 30\nminutes_per_cell = 10\n[kinds.dense]\ncells_at_once = 5"
+    assert read_profile(written(tmp_path, one)).resources(a_cell("dense")).cells_at_once == 3
+    assert read_profile(written(tmp_path, one)).resources(a_cell("prune")).cells_at_once == 1
+    with pytest.raises(UserError, match=r"cpus = 4 .* 2 threads in each of 4 cells at once\. Expected: at least 8"):
+        read_profile(written(tmp_path, f"cpus = 4\n{text}")).resources(a_cell("dense", threads=2))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[kinds.limit]\ncells_per_job = 4\ncells_at_once = 2", "kinds.limit.cells_at_once = 2 in profile "),
+        ("[kinds.spectrum]\ncells_per_job = 4\ncells_at_once = 2", "that can share a GPU (dense, prune); remove it."),
+        ("[kinds.spectrum]\nnodes = 2\ncells_at_once = 2", "kinds.spectrum.cells_at_once = 2 in profile "),
+        ("nodes = 2\ncells_per_job = 4\ncells_at_once = 2", "Expected: several nodes only for"),
+        ("cells_per_job = 2\ncells_at_once = 3", "with cells_per_job = 2. Expected: at most as many at once"),
+        ("[kinds.prune]\ncells_per_job = 2\ncells_at_once = 3", "kinds.prune.cells_at_once = 3 in profile "),
+        ("cells_at_once = 2", "with one cell in a job. Expected: several; give cells_per_job, or minutes_per_job and"),
+        (
+            "cells_per_job = 4\n[kinds.prune]\ncells_per_job = 1\ncells_at_once = 2",
+            "prune.cells_at_once = 2 in profile",
+        ),
+        ("cells_at_once = 0", "cells_at_once = 0: Input should be greater than or equal to 1"),
+    ],
+)
+def test_several_cells_at_once_that_cannot_be_are_refused(text: str, line: str, tmp_path: Path) -> None:
+    assert line in refusal(tmp_path, f"time_min = 5\n{text}")
+
+
 def test_several_nodes_are_for_kinds_whose_probes_are_spread(tmp_path: Path) -> None:
     text = "time_min = 5\n[kinds.spectrum]\nnodes = 2\ngpus = 2"
     profile = read_profile(written(tmp_path, text))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from data.hdf5 import temporary_name
-from launchers import _slurm_job, _warning, inline, slurm
+from launchers import _element, _slurm_job, _warning, inline, slurm
 from launchers._events import Event, Said
 from launchers._logs import cell_log
 from launchers._profile import Profile
@@ -135,7 +135,7 @@ def test_a_cell_that_failed_is_not_computed_again_by_a_job_that_queued_itself_ag
         tried.append(cell.id.key)
         return Outcome(cell.id, "failed", "no") if cell.id.key == fails else attempt(cell, *arguments, **more)
 
-    monkeypatch.setattr(_slurm_job, "attempt", attempted)
+    monkeypatch.setattr(_element, "attempt", attempted)
     steps.number, steps.at = 0, 5
     assert "queued the job again" in fake.run(pruned.ids[0])
     steps.at = 0
@@ -174,7 +174,7 @@ def test_sigterm_saves_and_the_cell_goes_on(
 def test_where_slurm_does_not_queue_it_again_the_job_waits_for_its_end(
     tiny_plan: Plan, fake: FakeSlurm, job: str, study: Path, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_slurm_job, "FAREWELL_S", 0.0)
+    monkeypatch.setattr(_element, "FAREWELL_S", 0.0)
     fake.fails("scontrol", "Requested operation is presently disabled")
     steps.at, first = 5, submissions(study)[0]
     assert fake.run(job) == "SystemExit: 1"
@@ -245,12 +245,12 @@ def test_what_is_no_training_is_left_once_it_has_saved_something(monkeypatch: py
 def test_progress_is_a_committed_cell_or_something_saved(tiny_plan: Plan, fake: FakeSlurm, study: Path) -> None:
     slurm.submit(tiny_plan, study, PROFILE, SlurmCluster())
     files = SubmissionFolder(study, submissions(study)[0].name)
-    element, cell = _slurm_job._Element(files, 0, 0), tiny_plan.cells[0]
+    element, cell = _element.Element(files, 0, 0), tiny_plan.cells[0]
     assert not element.has_progress()
     saved = Store(study).checkpoint_path(cell.id) / "probe-0" / "state.h5"
     saved.parent.mkdir(parents=True)
     saved.touch()
-    element.cell, element.before = cell, _slurm_job._stamp(Store(study).checkpoint_path(cell.id))
+    element.begin(cell)
     assert not element.has_progress()  # it was there before
     for name in (".lock", temporary_name("state.h5"), "vectors-4-0123abcd.bin"):
         (saved.parent / name).touch()
@@ -258,5 +258,6 @@ def test_progress_is_a_committed_cell_or_something_saved(tiny_plan: Plan, fake: 
     assert not element.has_progress()  # a save that was never finished
     os.utime(saved, (0, time.time() + 1000))
     assert element.has_progress()
-    element.cell, element.num_done = tiny_plan.cells[1], 1
+    element.end(cell, "done")
+    element.begin(tiny_plan.cells[1])
     assert element.has_progress()
