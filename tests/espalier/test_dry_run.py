@@ -105,6 +105,16 @@ def test_a_profile_is_judged(small_study: Path, seen: Espalier, tmp_path: Path) 
     assert "a processor cannot tell; give --tflops" in out
 
 
+def test_cells_at_once_need_the_memory_of_all_and_the_time_of_some(
+    small_study: Path, seen: Espalier, tmp_path: Path
+) -> None:
+    profile = tmp_path / "packed.toml"
+    profile.write_text("time_min = 1\nmemory_gib = 64\ncells_per_job = 2000\ncells_at_once = 2000\n")
+    out = " ".join(seen("submit", small_study, "--profile", profile, "--dry-run", "--set", "analyses=[]").split())
+    assert "profile, dense: memory_gib = 64 IS TOO LITTLE (" in out
+    assert "time_min = 1 suffices (2000 cells in a job, 2000 at once, " in out
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
