@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint types unit slow chromium browser slurm-up slurm-down test-slurm benchmark benchmark-limit benchmark-sweep clean
+.PHONY: help setup quickstart test lint types unit slow unit-and-slow chromium browser slurm-up slurm-down test-slurm benchmark benchmark-limit benchmark-sweep clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,8 +20,8 @@ setup: .venv/.installed ## make .venv with every version pinned in constraints.t
 quickstart: setup ## run the first study: all methods on real digits, report in runs/quickstart/report
 	$(BIN)/espalier run quickstart --launcher ray --workers 2
 
-test: setup chromium lint types unit ## everything CI runs
-	$(MAKE) --jobs=2 --output-sync=target slow test-slurm # both wait more than they compute
+test: setup chromium lint types ## everything CI runs
+	$(MAKE) --jobs=2 --output-sync=target unit-and-slow test-slurm # jobs of the real Slurm wait more than they compute
 	$(MAKE) browser
 
 lint: setup
@@ -35,7 +35,11 @@ unit: setup
 	$(BIN)/pytest -q --numprocesses=3 -m "not slow and not browser and not gpu and not slurm" # many wait for processes
 
 slow: setup
-	$(BIN)/pytest -q --numprocesses=2 -m "slow and not browser and not gpu and not slurm"
+	$(BIN)/pytest -q --numprocesses=2 --dist=worksteal --durations=15 -m "slow and not browser and not gpu and not slurm"
+
+unit-and-slow: setup
+	$(MAKE) unit
+	$(MAKE) slow
 
 chromium: ## install headless Chromium from Debian's packages where it is missing
 	tests/browser/install-chromium
@@ -50,7 +54,7 @@ slurm-down: ## stop it and remove every trace of it
 	slurm/devcluster down
 
 test-slurm: setup ## test on it; it is started if it is down, and stopped again
-	$(BIN)/pytest -q -m "slurm and not gpu"
+	$(BIN)/pytest -q --durations=15 -m "slurm and not gpu"
 
 benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curvlinops, half an hour; rewrites the README's table
 	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_products
