@@ -8,6 +8,7 @@ from rich.text import Text
 
 from reports._answer import answer
 from reports._format import MISSING, count_text, sparsity_text
+from reports._mixtures import mixed_precisions
 from reports._names import method_labels
 from reports._results import Results
 from reports._statistics import FRACTION, MeanInterval, mean_interval
@@ -74,7 +75,7 @@ def _short_text(value: MeanInterval) -> str:
 
 
 def _caption(results: Results) -> Text:
-    lines = []
+    lines = [warning] if (warning := mixed_precisions(results)) else []
     for task in results.tasks:
         lines += [f"{task}: {sentence}" for sentence in answer(results, task).sentences]
     return Text("\n".join(lines) or "There is no result yet.")

@@ -139,7 +139,7 @@ def compute(
         start = time.monotonic()
         record = _record(cell, store, context)
         if is_first:
-            record.environment = environment(device, cell.threads)
+            record.environment |= environment(device, cell.threads)
             record.timings["wall_s"] = time.monotonic() - start + context.trainings.earlier_s
             store.commit(cell.id, record, cell.config)
 

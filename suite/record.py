@@ -34,7 +34,8 @@ class Record:
         arrays: named arrays; "weights/NAME" for a network's tensors, masks as packed bits.
         cost: what was paid: gradient_steps, matvecs, train_flops, ...; totals include ancestors.
         timings: seconds; they vary from run to run.
-        environment: machine and versions, by allow-list; varies from machine to machine.
+        environment: machine and versions, by allow-list, and the precision of trainings; varies from machine to
+            machine.
     """
 
     status: str = "ok"

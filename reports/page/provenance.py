@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reports._results import Results
+from reports._mixtures import TRAINING_PRECISION
+from reports._results import Cell, Results
 
 # What a reader wants to see first; everything else is in the footer.
 _SHOWN_FIRST = ("espalier", "commit", "python", "torch", "cuda", "numpy", "device", "gpu", "cpu")
@@ -23,7 +24,7 @@ class Environment:
 
 def environments(results: Results) -> list[Environment]:
     """Return the distinct environments, the most used first."""
-    counts = Counter(tuple(_flat(cell.environment)) for cell in results.cells.values() if cell.environment)
+    counts = Counter(tuple(_flat(_places(cell))) for cell in results.cells.values() if cell.environment)
     return [
         Environment(facts, num_cells)
         for facts, num_cells in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -48,6 +49,11 @@ def cell_counts(results: Results) -> list[tuple[str, int]]:
 def study_json(results: Results) -> str:
     """Return the frozen study as indented JSON."""
     return json.dumps(results.study, indent=2, ensure_ascii=False)
+
+
+def _places(cell: Cell) -> dict[str, Any]:
+    """Return where a cell ran, without what tells apart those that train: reports._mixtures looks at that."""
+    return {name: value for name, value in cell.environment.items() if name != TRAINING_PRECISION}
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -12,11 +12,12 @@ from suite.estimate.work import Guess, Sizes, Work, trained_network_bytes, train
 from suite.extensions import load
 from suite.network import ModelSpec
 from suite.problem import Problem, as_arrays, as_state
-from suite.pruning.contract import Search, Ticket, planned_trainings
+from suite.pruning.contract import PlannedTraining, Search, Ticket, planned_trainings
 from suite.pruning.masks import Masks, num_kept, pack, unpack
 from suite.record import Metric, Record
 from suite.strict import Settings, validated
 from suite.study import Recipe
+from suite.training.arithmetic import trained_in
 from suite.training.flops import forward_flops, training_flops
 from suite.training.loop import VERSION as TRAINING_VERSION
 from suite.training.loop import History, train
@@ -67,16 +68,16 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
             stage=context.trainings.stage("training"),
             ranks=context.ranks,
         )
-    return _record(config, inputs, problem, ticket, history)
+    record = _record(config, inputs, problem, ticket, history)
+    record.environment |= trained_in((each.recipe for each in _planned_trainings(config)), context.device)
+    return record
 
 
 def work(config: Config, sizes: Sizes) -> Work:
     """Count the trainings that the method says it needs; masks save no time."""
-    method = load("suite.pruning.methods", config.method, "method")
-    options = validated(method.Options, config.options, f"options.{config.method}")
-    planned = planned_trainings(method, config.recipe, config.fine_tune_recipe, options)
     trainings = [
-        training_work(each.recipe, sizes, start_step=each.start_step, evaluates=not each.is_search) for each in planned
+        training_work(each.recipe, sizes, start_step=each.start_step, evaluates=not each.is_search)
+        for each in _planned_trainings(config)
     ]
     disk_bytes = trained_network_bytes(sizes, num_states=1, num_keep=config.num_keep)
     return Work(tuple(trainings), Guess.exactly(sizes.num_examples), disk_bytes=disk_bytes)
@@ -97,6 +98,12 @@ def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
     row |= {name: record.cost[f"total_{name}"] for name in ("gradient_steps", "num_trainings", "train_flops")}
     row["wall_s"] = record.timings["wall_s"] + record.timings["ancestors_wall_s"]
     return {"rows": [row]}
+
+
+def _planned_trainings(config: Config) -> list[PlannedTraining]:
+    method = load("suite.pruning.methods", config.method, "method")
+    options = validated(method.Options, config.options, f"options.{config.method}")
+    return planned_trainings(method, config.recipe, config.fine_tune_recipe, options)
 
 
 def _search(config: Config, inputs: Mapping[str, Record], problem: Problem, context: Context) -> Search:

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -42,11 +42,9 @@ class Arithmetic:
             UserError: the device cannot compute so, or there is no compiler.
         """
         _check_compiler(recipe.compile, device)
-        if recipe.precision != "auto":
-            _check_precision(recipe.precision, device)
-            return cls(recipe.precision, recipe.compile, device)
-        has_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-        return cls("bfloat16" if has_bfloat16 else "float32", recipe.compile, device)
+        precision = precision_of(recipe, device)
+        _check_precision(precision, device)
+        return cls(precision, recipe.compile, device)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -87,6 +85,23 @@ class Arithmetic:
             return _compiled(compiled, inputs)
 
         return chosen
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> Precision:
+    """Return in what a recipe trains on a device: what it says, or what its "auto" is there."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    has_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+def trained_in(recipes: Iterable[Recipe], device: str) -> dict[str, str]:
+    """Return what a record's environment says of its trainings: their precision, which no key holds under "auto".
+
+    Several are joined by a comma; without a training there is nothing to say.
+    """
+    found = sorted({precision_of(recipe, torch.device(device)) for recipe in recipes})
+    return {"training_precision": ", ".join(found)} if found else {}
 
 
 def _compiled(compiled: Forward, inputs: Tensor) -> Tensor:

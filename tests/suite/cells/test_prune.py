@@ -105,6 +105,14 @@ def test_random_tickets_cost_one_training(committed: Any, method: str) -> None:
     assert record.cost["total_train_flops"] == pytest.approx(3 * 480 * 2 * sum(kept.values()), rel=1e-6)
 
 
+def test_what_trained_says_in_which_precision(committed: Any) -> None:
+    for cell in (*committed.cells("dense"), *committed.cells("prune")):
+        record = committed.record(cell)
+        expected = "float32" if record.cost["gradient_steps"] else None  # "auto", on a CPU
+        assert record.environment.get("training_precision") == expected
+        assert record.environment["device"] == "cpu"
+
+
 def test_the_row_of_the_report(committed: Any) -> None:
     cell = committed.cells("prune", method="imp", num_keep=25)[0]
     record = committed.record(cell)

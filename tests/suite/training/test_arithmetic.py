@@ -11,7 +11,7 @@ from suite.errors import UserError
 from suite.problem import evaluate
 from suite.splits import Split
 from suite.study import Recipe
-from suite.training.arithmetic import Arithmetic
+from suite.training.arithmetic import Arithmetic, precision_of, trained_in
 from suite.training.loop import train
 
 Make = Callable[..., Recipe]
@@ -39,6 +39,23 @@ def splits(count: int = 96) -> dict[str, Split]:
 def test_auto_is_float32_on_a_cpu(recipe: Make) -> None:
     assert Arithmetic.of(recipe(), CPU).precision == "float32"
     assert Arithmetic.of(recipe(precision="bfloat16"), CPU).precision == "bfloat16"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_auto_on_a_gpu_is_what_it_has(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert precision_of(recipe(), torch.device("cuda")) == precision
+    assert precision_of(recipe(precision="tf32"), torch.device("cuda")) == "tf32"
+    assert trained_in([recipe()], "cuda") == {"training_precision": precision}
+
+
+def test_what_a_record_says_of_its_trainings(recipe: Make) -> None:
+    auto, coarse = recipe(), recipe(precision="bfloat16")
+    assert trained_in([auto, auto], "cpu") == {"training_precision": "float32"}
+    assert trained_in([auto, coarse], "cpu") == {"training_precision": "bfloat16, float32"}
+    assert trained_in([], "cpu") == {}
 
 
 def test_bfloat16_rounds_products_and_nothing_that_stays(recipe: Make) -> None:
