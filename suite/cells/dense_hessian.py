@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from suite.plan import Cell
     from suite.planner import Planner
 
-VERSION = 4  # the exact limit of the actual masks as well
+VERSION = 5  # among equal magnitudes the higher index goes first, as in every mask
 SHARDED = False
 PRIORITY = 10  # the longest cell of a small study: start it as soon as its network is there
 SMOKE_MAX_WEIGHTS = 2000  # its cost grows with their third power

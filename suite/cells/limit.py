@@ -5,7 +5,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
 from suite.cells._context import Context
@@ -17,11 +16,12 @@ from suite.estimate.work import Guess, Sizes, Work, file_bytes, training_work
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.measured import MeasuredLimit, coarse_to_fine
 from suite.limits.predict import lanczos_delta_measure, predict
-from suite.limits.removal import MagnitudeOrder
-from suite.network import ModelSpec, prunable_weights
+from suite.limits.removal import MagnitudeOrder, num_removed
+from suite.network import ModelSpec
 from suite.networks.loaded import Network
 from suite.problem import evaluate
-from suite.pruning.masks import Masks, split_like
+from suite.pruning.masks import Masks
+from suite.pruning.nested import NestedMagnitudeMasks
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Recipe, Task
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from suite.plan import Cell
     from suite.planner import Planner
 
-VERSION = 5  # re-orthogonalised once where that is enough, rows of the basis in blocks
+VERSION = 6  # among equal magnitudes the higher index goes first, as in every mask
 SHARDED = False
 PRIORITY = 5
 # Evaluations of both criteria on one curve: 34 on a monotone one, 47 on digits. Runs from removed weights at three loss
@@ -135,7 +135,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         record = Record(metrics=search_metrics_of(inputs["spectrum"]), cost={"matvecs": 0.0})
     else:
         record = _predicted(config, config.num_lanczos_steps, network, order, inputs["spectrum"], context)
-    steps = _measure(_Sweep(network, order, config, context.ranks), record, context)
+    steps = _measure(_Sweep(network, config, context.ranks), record, context)
     record.cost["gradient_steps"] = float(steps)
     return record
 
@@ -183,8 +183,9 @@ def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
 class _Sweep:
     """Prunes one network in memory to any sparsity, with or without training the rest, and evaluates it."""
 
-    def __init__(self, network: Network, order: MagnitudeOrder, config: Config, ranks: Ranks | None) -> None:
-        self.network, self.order, self.config, self.ranks = network, order, config, ranks
+    def __init__(self, network: Network, config: Config, ranks: Ranks | None) -> None:
+        self.network, self.config, self.ranks = network, config, ranks
+        self.nested = NestedMagnitudeMasks(network.model)
         self.dense = {name: value.detach().clone() for name, value in network.model.state_dict().items()}
         self.num_steps = 0
         self.reference = self._evaluated()
@@ -205,14 +206,9 @@ class _Sweep:
 
     def _prune(self, sparsity: float) -> Masks:
         self.network.model.load_state_dict(self.dense)
-        weights = prunable_weights(self.network.model)
-        kept = torch.ones(self.order.dim, dtype=torch.bool)
-        kept[torch.from_numpy(self.order.order[: self.order.num_removed(sparsity)])] = False
-        device = next(iter(weights.values())).device
-        masks = split_like(kept.to(device), {name: weight.detach() for name, weight in weights.items()})
-        for name, weight in weights.items():
-            weight.data.mul_(masks[name])
-        return masks
+        count = num_removed(sparsity, self.nested.num_prunable)
+        self.nested.prune_to(count)
+        return self.nested.masks(count)
 
     def _evaluated(self) -> dict[str, float]:
         train_split = evaluate(self.network.model, self.network.splits["train"])

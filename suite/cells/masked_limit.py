@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from suite.plan import Cell
     from suite.planner import Planner
 
-VERSION = 5  # on the convexified Hessian
+VERSION = 6  # among equal magnitudes the higher index goes first, as in every mask
 SHARDED = False
 PRIORITY = 4
 SMOKE_MAX_WEIGHTS = 1_000_000  # it prepares its matrix by products, however few it solves with

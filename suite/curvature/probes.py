@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from suite.curvature.operators import SymmetricOperator
+from suite.pruning.masks import order_of_removal
 
 Distribution = Literal["rademacher", "normal", "sphere"]
 
@@ -107,7 +108,7 @@ def start_vector(request: RunRequest, operator: SymmetricOperator) -> Tensor:
 
 
 def removed_weights(weights: Tensor, num_removed: int) -> Tensor:
-    """Return the num_removed smallest weights in their places, zero elsewhere; among equals the lower index first.
+    """Return the num_removed smallest weights in their places, zero elsewhere; among equals the higher index first.
 
     The same weights as suite.limits.removal.MagnitudeOrder: widening to float64 keeps order and ties.
 
@@ -115,7 +116,7 @@ def removed_weights(weights: Tensor, num_removed: int) -> Tensor:
         weights: shape (dim,), finite.
         num_removed: at most dim.
     """
-    removed = torch.sort(weights.abs(), stable=True).indices[:num_removed]
+    removed = order_of_removal(weights.abs())[:num_removed]
     delta = torch.zeros_like(weights)
     delta[removed] = weights[removed]
     return delta

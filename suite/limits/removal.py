@@ -14,7 +14,7 @@ class MagnitudeOrder:
 
     Attributes:
         weights: shape (dim,), float64.
-        order: shape (dim,), coordinates by growing |w|; among equals the lower index goes first.
+        order: shape (dim,), coordinates by growing |w|; among equals the higher index goes first, as in every mask.
         squared_radii: shape (dim + 1,), sum of squares of the first n removed weights at n.
     """
 
@@ -40,7 +40,8 @@ class MagnitudeOrder:
         num_nonfinite = int(np.count_nonzero(~np.isfinite(values)))
         if num_nonfinite:
             raise ValueError(f"{num_nonfinite} of {values.size} weights are NaN or infinite. Expected: finite weights.")
-        order = np.argsort(np.abs(values), kind="stable")
+        # suite.pruning.masks.order_of_removal, without torch
+        order = np.ascontiguousarray(np.argsort(-np.abs(values), kind="stable")[::-1])
         squared_radii = np.concatenate([[0.0], np.cumsum(values[order] ** 2)])
         return cls(values, order, squared_radii)
 

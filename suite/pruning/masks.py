@@ -43,6 +43,17 @@ def keep_top(scores: Tensor, num_keep: int, tie_break: torch.Generator | None = 
     return mask
 
 
+def order_of_removal(magnitudes: Tensor) -> Tensor:
+    """Return the indices of a flat tensor (n,) in the order in which growing sparsity removes its entries.
+
+    The first go first: the smallest, and among equals the higher index, so that what is left after any number of
+    removals is what keep_top keeps.
+
+    Cost: one sort, 16 * n bytes for a moment.
+    """
+    return torch.argsort(magnitudes, descending=True, stable=True).flip(0)
+
+
 def keep_top_globally(
     scores: Mapping[str, Tensor], num_keep: int, within: Masks | None = None, tie_break: torch.Generator | None = None
 ) -> Masks:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from suite.errors import UserError
 from suite.network import prunable_weights
-from suite.pruning.masks import split_like
+from suite.pruning.masks import Masks, order_of_removal, split_like
 
 
 class NestedMagnitudeMasks:
@@ -41,11 +41,20 @@ class NestedMagnitudeMasks:
         Raises:
             ValueError: num_removed is out of range.
         """
-        if not 0 <= num_removed <= self.num_prunable:
-            raise ValueError(f"num_removed={num_removed} is out of range. Expected: 0 to {self.num_prunable}.")
+        masks = self.masks(num_removed)
         with torch.no_grad():
             for name, weight in self._weights.items():
-                weight.copy_(torch.where(self._places[name] >= num_removed, self._dense[name], 0.0))
+                weight.copy_(torch.where(masks[name], self._dense[name], 0.0))
+
+    def masks(self, num_removed: int) -> Masks:
+        """Return what is kept at a count, for whoever trains on from there.
+
+        Raises:
+            ValueError: num_removed is out of range.
+        """
+        if not 0 <= num_removed <= self.num_prunable:
+            raise ValueError(f"num_removed={num_removed} is out of range. Expected: 0 to {self.num_prunable}.")
+        return {name: places >= num_removed for name, places in self._places.items()}
 
     def __enter__(self) -> Self:
         """Change nothing."""
@@ -63,7 +72,6 @@ def _places_of_removal(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     magnitudes = torch.cat([weight.abs().flatten() for weight in weights.values()])
     dim = len(magnitudes)
     kind = torch.int32 if dim < 2**31 else torch.int64
-    order = torch.argsort(magnitudes, descending=True, stable=True)
     places = torch.empty(dim, dtype=kind, device=magnitudes.device)
-    places[order] = torch.arange(dim - 1, -1, -1, dtype=kind, device=magnitudes.device)
+    places[order_of_removal(magnitudes)] = torch.arange(dim, dtype=kind, device=magnitudes.device)
     return split_like(places, weights)

@@ -185,7 +185,7 @@ def test_a_tolerance_moves_what_rests_on_it_and_says_all_it_depends_on(tiny_stud
         "curvature": "abs",
         "max_num_lanczos_steps": 512,
         "max_num_probes": 64,
-        "version": 1,
+        "version": 2,
     }
 
 

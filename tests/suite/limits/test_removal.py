@@ -3,24 +3,36 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.limits.removal import MagnitudeOrder, num_removed
+from suite.pruning.masks import keep_top, order_of_removal
 
 
-def test_smallest_magnitudes_go_first_and_ties_by_index():
+def test_smallest_magnitudes_go_first_and_equals_from_the_end():
     order = MagnitudeOrder.of([0.5, -0.1, 0.5, 0.0, 0.1])
-    assert order.order.tolist() == [3, 1, 4, 0, 2]
-    assert order.removed(2).tolist() == [0.0, -0.1, 0.0, 0.0, 0.0]
-    assert order.removed(4).tolist() == [0.5, -0.1, 0.0, 0.0, 0.1]
+    assert order.order.tolist() == [3, 4, 1, 2, 0]
+    assert order.removed(2).tolist() == [0.0, 0.0, 0.0, 0.0, 0.1]
+    assert order.removed(4).tolist() == [0.0, -0.1, 0.5, 0.0, 0.1]
     assert (order.dim, order.num_zero_weights) == (5, 1)
 
 
-def test_many_ties_go_by_index():
+def test_many_equals_go_from_the_end():
     order = MagnitudeOrder.of(np.tile([2.0, -1.0, 1.0], 500)).order
     small = np.flatnonzero(np.arange(1500) % 3)
-    assert order.tolist() == [*small, *range(0, 1500, 3)]
+    assert order.tolist() == [*small[::-1], *range(1497, -1, -3)]
+
+
+def test_what_is_left_is_what_every_mask_keeps():
+    weights = np.random.default_rng(3).integers(-3, 4, 60).astype(float)  # many equals, zeros among them
+    order = MagnitudeOrder.of(weights)
+    assert np.array_equal(order.order, order_of_removal(torch.from_numpy(np.abs(weights))).numpy())
+    for count in range(61):
+        kept = keep_top(torch.from_numpy(np.abs(weights)), 60 - count).numpy()
+        assert np.array_equal(order.removed(count), np.where(kept, 0.0, weights))
+        assert np.array_equal(np.sort(order.order[:count]), np.flatnonzero(~kept))
 
 
 def test_radius_by_hand():

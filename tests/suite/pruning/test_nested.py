@@ -1,10 +1,12 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from suite.errors import UserError
+from suite.limits.removal import MagnitudeOrder
 from suite.network import prunable_weights
 from suite.pruning.masks import keep_top_globally, masked
 from suite.pruning.nested import NestedMagnitudeMasks
@@ -40,11 +42,16 @@ def test_ties_are_broken_as_everywhere(small_mlp: Any) -> None:
     for weight in prunable_weights(model).values():
         weight.data = torch.randint(-2, 3, weight.shape, generator=generator).float()
     dense, scores = copied(model), magnitudes(model)
+    order = MagnitudeOrder.of(torch.cat([dense[name].flatten() for name in scores]).numpy())
     with NestedMagnitudeMasks(model) as masks:
         for num_removed in range(masks.num_prunable + 1):
             masks.prune_to(num_removed)
-            expected = masked(dense, keep_top_globally(scores, masks.num_prunable - num_removed))
+            kept = keep_top_globally(scores, masks.num_prunable - num_removed)
+            assert all(torch.equal(mask, kept[name]) for name, mask in masks.masks(num_removed).items())
+            expected = masked(dense, kept)
             assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+            removed = torch.cat([(weight - expected[name]).flatten() for name, weight in dense.items() if name in kept])
+            assert np.array_equal(order.removed(num_removed), removed.numpy())
 
 
 def test_masks_are_nested_and_their_counts_exact(small_mlp: Any) -> None:
