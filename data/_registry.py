@@ -201,7 +201,7 @@ def prepare(
 
     Raises:
         UnknownDataset: no such data set, or it needs no archive.
-        FileRefused: the archive cannot be used, or the file is there already.
+        FileRefused: the archive cannot be used, or is another data set's, or the file is there already.
         OSError: the file cannot be written.
     """
     described = describe(name)
@@ -214,7 +214,15 @@ def prepare(
     if os.path.lexists(path):
         raise refusal(path, "is there already", "a new file", "Delete it to prepare it anew, or give another --out.")
     facts = {"licence": described.licence, "source": described.source}
-    return prepare_archive(name, described.archive, facts, source, path, allow_other=allow_other, tell=tell)
+    others = {md5: each for each in available() if each != name for md5 in _published_md5(each)}
+    return prepare_archive(
+        name, described.archive, facts, source, path, allow_other=allow_other, tell=tell, others=others
+    )
+
+
+def _published_md5(name: str) -> list[str]:
+    official = describe(name).archive
+    return [] if official is None else [*official.md5.values(), *official.with_pickles.values()]
 
 
 def _shape_and_classes(module: DatasetModule, archive: Official | None, options: Any) -> tuple[tuple[int, ...], int]:
@@ -278,8 +286,7 @@ def _folder() -> Path:
 
 
 def _require_known(name: str) -> None:
-    known = available()
-    if name in known:
+    if name in (known := available()):
         return
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     guess = f" Did you mean {nearest[0]!r}?" if nearest else ""

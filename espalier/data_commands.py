@@ -1,11 +1,14 @@
 """Commands about data sets: what there is, preparing from an official archive, checking a file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from espalier.terminal import command, progress_bar, resumable
+
+if TYPE_CHECKING:
+    from data.archives import Official
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: what there is and where it lies.")
 
@@ -13,21 +16,44 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: 
 @app.command("list", epilog="Example: espalier data list")
 def list_all() -> None:
     """List all data sets, whether they are prepared, where they lie, and how to prepare those that are not."""
-    from data import available, dataset_path, describe, prepare_command
-    from data.archives import partial_folder
+    from data import available, dataset_path, describe
 
     for name in available():
         path, described = dataset_path(name), describe(name)
-        state = f"written on first use: {path}"
-        if path.exists():
-            state = f"prepared{_other_archive(path)}: {path}"
-        elif described.archive is not None:
-            fetched = " and ".join(described.archive.md5)
-            words = prepare_command(name, described.archive)
-            state = f"fetch {fetched} from {described.archive.url}, then: {words}"
-            if partial_folder(path).is_dir():
-                state = f"begun in {partial_folder(path)}; go on with the command that began it, such as: {words}"
+        try:
+            state = _state(name, path, described.archive)
+        except OSError as error:  # a folder that this user may not read ends no list
+            state = f"cannot be looked at: {path}: {error.strerror}"
         print(f"{name:20}{described.description}\n{'':20}{state}")
+
+
+def _state(name: str, path: Path, archive: "Official | None") -> str:
+    """Return whether a data set is prepared, begun, or how to prepare it.
+
+    Raises:
+        OSError: its folder cannot be looked at.
+    """
+    from data import prepare_command
+    from data.archives import begun_from_other, partial_folder
+
+    # Unlike os.path.exists, which takes what may not be looked at for what is not there.
+    if _is_there(path):
+        return f"prepared{_other_archive(path)}: {path}"
+    if archive is None:
+        return f"written on first use: {path}"
+    words = prepare_command(name, archive)
+    if not _is_there(partial_folder(path)):
+        return f"fetch {' and '.join(archive.md5)} from {archive.url}, then: {words}"
+    words += " --allow-other" if begun_from_other(name, archive, path) else ""
+    return f"begun in {partial_folder(path)}; go on with the command that began it, such as: {words}"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _other_archive(path: Path) -> str:

@@ -93,6 +93,15 @@ class BlockFolder:
         return digest.digest()
 
 
+def identities_in(folder: Path) -> set[str]:
+    """Return the identities of the blocks in a folder.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return {path.name.partition("-")[0] for path in folder.iterdir() if _NAME.fullmatch(path.name)}
+
+
 def identity_of(name: str, md5: Mapping[str, str], decoder: str) -> str:
     """Return the identity of what blocks are decoded from: data set, archive, decoder and VERSION."""
     facts = [f"version {VERSION}", name, decoder, *(f"{file} {digest}" for file, digest in sorted(md5.items()))]

@@ -7,8 +7,9 @@ whatever an archive holds is read without trust, the official one too.
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from data.archives.official import Official
@@ -25,7 +26,13 @@ class Checked(NamedTuple):
     is_official: bool
 
 
-def check_archive(source: Path, official: Official, allow_other: bool, tell: Callable[[float, str], None]) -> Checked:
+def check_archive(
+    source: Path,
+    official: Official,
+    allow_other: bool,
+    tell: Callable[[float, str], None],
+    others: Mapping[str, str] = MappingProxyType({}),
+) -> Checked:
     """Find and check what a data set is to be prepared from.
 
     Args:
@@ -33,9 +40,12 @@ def check_archive(source: Path, official: Official, allow_other: bool, tell: Cal
         official: what is published of it.
         allow_other: take files with another MD5 too.
         tell: takes the fraction done and a text.
+        others: MD5 of what is published of other data sets -> the name of that. Layouts are shared, so nothing but the
+            checksum tells MNIST from Fashion-MNIST.
 
     Raises:
-        FileRefused: a file is missing, or has another MD5, or is known to hold pickles.
+        FileRefused: a file is missing, or has another MD5, or is published as another data set's, or is known to hold
+            pickles.
 
     Cost: every file is read once.
     """
@@ -52,6 +62,12 @@ def check_archive(source: Path, official: Official, allow_other: bool, tell: Cal
                 tell(done / max(1, total), f"checking {path.name}")
         found[file_name] = digest.hexdigest()
     for file_name, path in files.items():
+        if other := others.get(found[file_name]):
+            rule, repair = (
+                _published(official),
+                f"Prepare it as what it is: espalier data prepare {other} --from {source}.",
+            )
+            raise refusal(path, f"is published as part of data set {other!r}", rule, repair)
         _check(path, found[file_name], official, file_name, allow_other)
     return Checked(files, found, found == dict(official.md5))
 

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from types import MappingProxyType
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from data._stored import SPLIT_NAMES, StreamedDigest
-from data.archives.blocks import BlockFolder, identity_of
+from data.archives import jpeg
+from data.archives.blocks import BlockFolder, identities_in, identity_of
 from data.archives.checksum import Checked, check_archive
 from data.archives.official import Contents, Official, Part
 from data.archives.validation import validation_indices
@@ -51,6 +53,12 @@ def partial_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
+def begun_from_other(name: str, official: Official, out: Path) -> bool:
+    """Return whether what lies in the folder beside a file comes from an archive that only --allow-other takes."""
+    published = {identity_of(name, official.md5, each) for each in ("", jpeg.decoder())}
+    return not identities_in(partial_folder(out)) <= published
+
+
 def prepare(
     name: str,
     official: Official,
@@ -60,6 +68,7 @@ def prepare(
     *,
     tell: Tell,
     allow_other: bool = False,
+    others: Mapping[str, str] = MappingProxyType({}),
 ) -> Prepared:
     """Make the file of a data set from its official archive.
 
@@ -71,12 +80,13 @@ def prepare(
         out: the file to write; it is replaced in one step when everything is there.
         tell: takes the fraction done and a text.
         allow_other: take archives in the official format with another checksum and other numbers of examples.
+        others: see check_archive.
 
     Raises:
         FileRefused: the archive is not the published one, or not in its format, or damaged. Nothing is left.
         OSError: the disk is full. Blocks that are done stay; the same call goes on from them.
     """
-    checked = check_archive(source, official, allow_other, tell)
+    checked = check_archive(source, official, allow_other, tell, others)
     contents = official.survey(checked.files, official)
     _check_contents(source, official, contents, checked.is_official)
     made = _make_folder(out)

@@ -1,5 +1,6 @@
 """Data sets from official archives at the command line: prepared, listed, verified, refused, and used by a study."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import h5py
 import pytest
 
 import data
+from data.archives.blocks import identity_of
 from tests.data.official_archives import NUM_CLASSES, PER_CLASS, WRITERS, cifar10_members, tar_gz, write_archive
 
 Espalier = Callable[..., Any]
@@ -168,6 +170,38 @@ def test_an_unprepared_data_set_names_its_command(espalier: Espalier, refused: R
     out = espalier("data", "list").out
     assert "then: espalier data prepare mnist --from FOLDER" in out
     assert f"written on first use: {folder}/digits.h5" in out
+
+
+def test_a_folder_that_cannot_be_looked_at_ends_no_list(
+    espalier: Espalier, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.stat
+
+    def forbidden(path: Path, **follow: bool) -> os.stat_result:
+        if path.name == "mnist.h5":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **follow)
+
+    monkeypatch.setattr(Path, "stat", forbidden)  # for root every folder is readable
+    answer = espalier("data", "list")
+    assert (answer.code, answer.err) == (0, "")
+    lines = answer.out.splitlines()
+    assert f"{'':20}cannot be looked at: {folder / 'mnist.h5'}: Permission denied" in lines
+    assert [line.split()[0] for line in lines[::2]] == data.available()
+
+
+def test_what_was_begun_from_another_archive_goes_on_with_its_option(
+    espalier: Espalier, folder: Path, working_folder: Path
+) -> None:
+    archive = data.describe("mnist").archive
+    assert archive is not None
+    partial = folder / "mnist.h5.partial"
+    partial.mkdir(parents=True)
+    for md5, ending in ((archive.md5, ""), ({"train": "0" * 32}, " --allow-other")):
+        identity = identity_of("mnist", md5, "")
+        (partial / f"{identity}-train-0-10.block").write_bytes(b"")
+        line = next(each for each in espalier("data", "list").out.splitlines() if "begun in" in each)
+        assert line.endswith(f"such as: espalier data prepare mnist --from FOLDER{ending}")
 
 
 def test_what_cannot_be_prepared_is_told_in_one_line(

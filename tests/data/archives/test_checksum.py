@@ -41,6 +41,37 @@ def test_the_published_archive_of_pickles_is_known_by_its_checksum(tmp_path: Pat
             check_archive(path, official, allow_other, lambda *_: None)
 
 
+@pytest.mark.parametrize("allow_other", [False, True])
+def test_a_file_of_another_data_set_is_refused_and_named(tmp_path: Path, allow_other: bool) -> None:
+    folder = write_archive("mnist", tmp_path)
+    labels = folder / "t10k-labels-idx1-ubyte.gz"
+    others = {hashlib.md5(labels.read_bytes(), usedforsecurity=False).hexdigest(): "mnist"}
+    with pytest.raises(FileRefused) as error:
+        check_archive(folder, ARCHIVES["fashionmnist"], allow_other, lambda *_: None, others)
+    if not allow_other:  # the first file is as wrong, and no other data set's
+        assert "train-images" in str(error.value)
+        return
+    line = str(error.value)
+    assert line.startswith(f"{labels} is published as part of data set 'mnist'. Expected: the published train-images")
+    assert line.endswith(f"espalier data prepare mnist --from {folder}.")
+
+
+def test_every_data_set_knows_what_is_published_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+
+    def take(name: str, *_: object, others: dict[str, str], **__: object) -> None:
+        given[name] = others
+
+    monkeypatch.setattr(data._registry, "prepare_archive", take)
+    for name in ARCHIVES:
+        data.prepare(name, tmp_path, tmp_path / "out.h5", tell=lambda *_: None)
+    for name, others in given.items():
+        published = {digest: each for each in ARCHIVES if each != name for digest in ARCHIVES[each].md5.values()}
+        assert published.items() <= others.items()
+        assert not set(ARCHIVES[name].md5.values()) & set(others)
+    assert given["fashionmnist"]["f68b3c2dcbeaaa9fbdd348bbdeb94873"] == "mnist"
+
+
 def test_files_that_are_not_there(tmp_path: Path, refused: Refused) -> None:
     assert refused("cifar10", tmp_path / "no.tar.gz").startswith("does not exist. Expected: the published cifar-10-b")
     assert refused("cifar10", tmp_path).startswith("is a folder")
