@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from espalier.amounts import count, ends, gpu_hours, guessed, hours, in_bytes, likely, operations, span
-from espalier.terminal import num_processors, num_workers, progress_bar
+from espalier.terminal import num_processors, num_workers, progress_bar, told_by_the_engine
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,7 +58,8 @@ def tell_plan(
             known[key] = located_or_expected(task.data, task.data_options)
         return known[key]
 
-    plan = make_plan(*read_study(study, override), find)
+    with told_by_the_engine():
+        plan = make_plan(*read_study(study, override), find)
     store = Store((out or Path("runs") / plan.study.name).absolute())
     with progress_bar() as advance:
         found = estimate(

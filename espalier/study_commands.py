@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from espalier.dry_run import tell_plan
-from espalier.terminal import SOME_FAILED, command, complain, num_workers, resumable
+from espalier.terminal import SOME_FAILED, command, complain, num_workers, resumable, told_by_the_engine
 
 if TYPE_CHECKING:
     from launchers._profile import Profile
@@ -73,13 +73,10 @@ def run(
     from launchers._profile import read_profile
 
     run_on = launcher_called(launcher, profile)
-    if dry_run:
-        _refuse_smoke(smoke)
-        chosen = None if profile is None else read_profile(profile)
-        at_once = 1 if launcher == "inline" else workers
-        tell_plan(study, override, out, tflops=tflops, workers=at_once, profile=chosen)
+    estimate = partial(tell_plan, study, override, out, workers=1 if launcher == "inline" else workers)
+    chosen = None if profile is None else read_profile(profile)
+    if _estimated(estimate, chosen, dry_run=dry_run, smoke=smoke, tflops=tflops):
         return
-    _refuse_tflops(tflops)
     plan, folder = _planned(study, override, out, is_smoke=smoke)
     if launcher == "slurm":
         check_folder_name(folder)
@@ -105,11 +102,9 @@ def submit(
     from launchers._slurm_cluster import require_slurm
 
     chosen = read_profile(profile)
-    if dry_run:
-        _refuse_smoke(smoke)
-        tell_plan(study, override, out, tflops=tflops, workers=None, profile=chosen)
+    estimate = partial(tell_plan, study, override, out, workers=None)
+    if _estimated(estimate, chosen, dry_run=dry_run, smoke=smoke, tflops=tflops):
         return
-    _refuse_tflops(tflops)
     require_slurm()
     plan, folder = _planned(study, override, out, is_smoke=smoke)
     check_folder_name(folder)
@@ -194,28 +189,24 @@ def launcher_called(launcher: str, profile: str | None) -> Callable[..., "list[O
     return partial(chosen.run, profile=read_profile(profile))
 
 
-def _refuse_smoke(smoke: bool) -> None:
-    """Refuse the estimate of what takes less time than it would.
+def _estimated(
+    estimate: Callable[..., None], profile: "Profile | None", *, dry_run: bool, smoke: bool, tflops: float | None
+) -> bool:
+    """Print the estimate, where --dry-run asks for it, and return whether it does: then there is nothing else to do.
 
     Raises:
-        UserError: it is asked for.
+        UserError: --smoke goes with it, which takes less time than an estimate; or --tflops, which nothing else reads,
+            without it.
     """
     from suite.errors import UserError
 
-    if smoke:
+    if dry_run and smoke:
         raise UserError("--dry-run and --smoke ask for two things. Expected: one of the two.")
-
-
-def _refuse_tflops(tflops: float | None) -> None:
-    """Refuse what only a dry run reads.
-
-    Raises:
-        UserError: it is given.
-    """
-    from suite.errors import UserError
-
-    if tflops is not None:
+    if tflops is not None and not dry_run:
         raise UserError(f"--tflops {tflops:g} is for an estimate. Expected: with --dry-run.")
+    if dry_run:
+        estimate(tflops=tflops, profile=profile)
+    return dry_run
 
 
 def _planned(study: str, override: list[str], out: Path | None, *, is_smoke: bool) -> "tuple[Plan, Path]":
@@ -224,7 +215,8 @@ def _planned(study: str, override: list[str], out: Path | None, *, is_smoke: boo
     from suite.smoke import SUFFIX, smoke
     from suite.study import read_study
 
-    chosen, tasks = read_study(study, override)
+    with told_by_the_engine():
+        chosen, tasks = read_study(study, override)
     folder = (out or Path("runs") / chosen.name).absolute()
     if not is_smoke:
         return make_plan(chosen, tasks), folder

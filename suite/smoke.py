@@ -124,9 +124,12 @@ def _small(study: Study, task: Task, network: _Network) -> Task:
 
 def _short(recipe: Recipe, num_examples: int) -> dict[str, Any]:
     """Return what a recipe of two epochs has otherwise: two batches each, or one where processes share that few."""
+    batch_size = max(LEAST * recipe.data_parallel, num_examples // 2)
     return {
         "epochs": 2,
-        "batch_size": max(LEAST * recipe.data_parallel, num_examples // 2),
+        "batch_size": batch_size,
+        "micro_batch_size": recipe.micro_batch_size
+        and min(recipe.micro_batch_size, batch_size // recipe.data_parallel),
         "learning_rate": min(recipe.learning_rate, _MAX_LEARNING_RATE),
         "milestones": (1,) if recipe.milestones else (),
         "warmup_epochs": min(recipe.warmup_epochs, 1),

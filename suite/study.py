@@ -10,6 +10,7 @@ from suite.catalogue import analyses
 from suite.errors import UserError, unknown
 from suite.extensions import available, load, settings_file
 from suite.overrides import Override, apply_overrides, parse_override
+from suite.recipe_check import check_recipes
 from suite.strict import Settings, read_toml, validated
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -240,7 +241,8 @@ def _read_task(name: str, folder: Path, overrides: list[Override]) -> Task:
     for method in task.recipes:
         if method not in available("suite.pruning.methods"):
             raise unknown("method", method, available("suite.pruning.methods"), f"recipes.NAME of task {task.name}")
-        task.recipe(method)
+    recipes = {f"recipes.{method}": task.recipe(method) for method in task.recipes}
+    check_recipes(task.name, {"training": task.training} | recipes)
     _check_options(task)
     return task
 

@@ -16,10 +16,11 @@ from suite.seeds import generator
 from suite.splits import Split
 
 PADDING = 4  # pixels on each side
+_COLOURS = (1, 3)  # channels of a grey and of a coloured image
 
 
 def check_augmentation(augmentation: str, input_shape: Sequence[int], where: str = "") -> None:
-    """Refuse crops and flips of what is no image.
+    """Refuse crops and flips of what is no image, or has its channels last: rows of those would be taken for channels.
 
     Args:
         augmentation: of a recipe.
@@ -27,11 +28,15 @@ def check_augmentation(augmentation: str, input_shape: Sequence[int], where: str
         where: what the error begins with.
 
     Raises:
-        UserError: inputs are not of shape (channels, height, width).
+        UserError: inputs are not of shape (channels, height, width), or the last of three axes alone is 1 or 3 long.
     """
-    if augmentation != "none" and len(input_shape) != 3:
+    if augmentation == "none":
+        return
+    is_channels_last = len(input_shape) == 3 and input_shape[-1] in _COLOURS and input_shape[0] not in _COLOURS
+    if len(input_shape) != 3 or is_channels_last:
+        seems = ", which seem to be (height, width, channels)" if is_channels_last else ""
         raise UserError(
-            f"{where}training.augmentation = {augmentation!r} with inputs of shape {tuple(input_shape)}. "
+            f"{where}training.augmentation = {augmentation!r} with inputs of shape {tuple(input_shape)}{seems}. "
             'Expected: images (channels, height, width), or augmentation = "none".'
         )
 

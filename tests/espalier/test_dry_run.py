@@ -129,6 +129,14 @@ def test_bad_input_is_one_line(words: tuple[str, ...], line: str, small_study: P
     assert line in refused("run", small_study, "--dry-run", *words)
 
 
+def test_milestones_behind_the_end_are_told_before_anything_else(small_study: Path, espalier: Any) -> None:
+    late = ("--set", "training.schedule=step", "--set", "training.milestones=[1, 90]", "--set", "analyses=[]")
+    answer = espalier("run", small_study, "--dry-run", *late)
+    assert answer.code == 0
+    assert "espalier: warning: task " in answer.err
+    assert answer.err.count("does not fall at milestones = [90]") == 1
+
+
 def test_tflops_belong_to_a_dry_run(small_study: Path, refused: Refused) -> None:
     assert "--tflops 5 is for an estimate. Expected: with --dry-run." in refused("run", small_study, "--tflops", "5")
 

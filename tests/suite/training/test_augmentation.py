@@ -106,3 +106,17 @@ def test_what_is_no_image_is_refused(shape: tuple[int, ...], recipe: Make) -> No
     with pytest.raises(UserError, match="Expected: images"):
         Batches(Split(values, torch.zeros(4, dtype=torch.int64)), recipe(augmentation="crop_flip"), 0)
     check_augmentation("none", shape)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (2, 9, 3)])
+def test_images_with_their_channels_last_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError) as error:
+        check_augmentation("crop_flip", shape)
+    assert f"inputs of shape {shape}, which seem to be (height, width, channels)" in str(error.value)
+    assert "\n" not in str(error.value)
+    check_augmentation("none", shape)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 3, 3), (1, 28, 1), (2, 9, 7), (4, 32, 32)])
+def test_images_with_their_channels_first_are_taken(shape: tuple[int, ...]) -> None:
+    check_augmentation("crop_flip", shape)
