@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from suite.estimate.work import Guess
 
+_FEW_S = 36.0  # a hundredth of an hour: less is written in seconds
+_LEAST_S = 0.001  # less says nothing to anybody
+
 
 def likely(guess: "Guess", text: Callable[[float], str]) -> str:
     """Return the likely value, marked where it is a guess; a dash for nothing."""
@@ -31,8 +34,8 @@ def guessed(guess: "Guess", text: Callable[[float], str]) -> str:
 
 
 def gpu_hours(seconds: "Guess") -> str:
-    """Return the likely hours of GPUs, with their range where there is one."""
-    return guessed(seconds, hours).replace("hours", "GPU-hours")
+    """Return the likely hours of GPUs, or seconds, with their range where there is one."""
+    return guessed(seconds, hours).replace("hours", "GPU-hours").replace("seconds", "GPU-seconds")
 
 
 def count(number: float) -> str:
@@ -48,22 +51,13 @@ def operations(number: float) -> str:
     return f"{number:.1e}".replace("e+", "e")
 
 
-def span(seconds: float) -> str:
-    """Return a time for people, to two digits: 4.1 s, 12 min, 3.4 h, 250 h."""
-    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
-        if seconds >= size or unit == "s":
-            value = seconds / size
-            return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
-    raise AssertionError
-
-
 def hours(seconds: float) -> str:
-    """Return hours to two digits, such as 0.085 hours or 130 hours."""
-    value = seconds / 3600
-    if 0 < value < 0.001:
-        return f"{value:.1e} hours"
+    """Return hours to two digits, such as 0.085 hours or 130 hours; below a hundredth of one, such as 0.21 seconds."""
+    value, unit = (seconds / 3600, "hours") if seconds >= _FEW_S else (seconds, "seconds")
+    if 0 < value < _LEAST_S:
+        return f"less than {_LEAST_S} seconds"
     digits = max(0, 1 - math.floor(math.log10(value))) if value > 0 else 1
-    return f"{value:,.{digits}f} hours"
+    return f"{value:,.{digits}f} {unit}"
 
 
 def in_bytes(number: int) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from espalier.amounts import count, ends, gpu_hours, guessed, hours, in_bytes, likely, operations, span
+from espalier.amounts import count, ends, gpu_hours, guessed, hours, in_bytes, likely, operations
 from espalier.terminal import num_processors, num_workers, progress_bar, told_by_the_engine
+from suite.curvature.pace import duration
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -141,8 +142,8 @@ class Shown:
             likely(Guess.total(each.num_trainings for each in work), count),
             likely(Guess.total(each.gradient_steps for each in work), count),
             likely(Guess.total(each.products for each in work), count),
-            likely(time, span),
-            ends(time, span),
+            likely(time, duration),
+            ends(time, duration),
             (in_bytes(max(known)) if known else "?") + " +?" * (len(known) < len(peaks) and bool(known)),
             in_bytes(sum(each.disk_bytes for each in work)),
         ]
@@ -166,9 +167,13 @@ class Shown:
         chain = self.found.longest_chain(self.likely_s)
         labels = [f"{len(costs)} {label}" for label, costs in _grouped(chain, lambda cost: cost.label).items()]
         wall_s = self.found.wall_s(workers, self.likely_s)
-        chain_s = span(sum(map(self.likely_s, chain)))
+        chain_s = duration(sum(map(self.likely_s, chain)))
         yield f"longest chain: {chain_s} ({', '.join(labels)}); no number of workers is faster"
-        yield f"{workers} cells at a time: {span(wall_s)}" if workers > 1 else f"one cell at a time: {span(wall_s)}"
+        yield (
+            f"{workers} cells at a time: {duration(wall_s)}"
+            if workers > 1
+            else f"one cell at a time: {duration(wall_s)}"
+        )
         if self.found.device == "cuda":
             total, where = gpu_hours(self.found.device_seconds), "this machine's GPU"
         else:
@@ -239,7 +244,7 @@ class Shown:
         at_once = f", {asked.cells_at_once} at once" if asked.cells_at_once > 1 else ""
         jobs = f"{asked.cells_per_job} cells in a job{at_once}, " * (asked.cells_per_job > 1)
         enough = _verdict(needed_s <= 60 * asked.time_min)
-        yield f"time_min = {asked.time_min} {enough} ({jobs}{span(needed_s)} at most)"
+        yield f"time_min = {asked.time_min} {enough} ({jobs}{duration(needed_s)} at most)"
 
 
 def _threads(count: int) -> str:

@@ -5,6 +5,11 @@ from collections.abc import Callable
 
 Advance = Callable[[float, str], None]  # a fraction in [0, 1], and a short text
 
+_UNITS = (("h", 3600.0), ("min", 60.0))
+_LEAST = 59.5 / 60  # of a unit: what the unit below would round to 60
+_NOTHING_S = 0.05
+_WHOLE = 9.95  # from here on two digits have no decimal
+
 
 def silent(fraction: float, text: str) -> None:
     """Take progress and show nothing."""
@@ -69,7 +74,9 @@ class Pace:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a person says them, such as "3 min 5 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    """Return a time for people, to two digits: 4.1 s, 12 min, 3.4 h, 250 h; 0 s below a twentieth of a second."""
+    if seconds < _NOTHING_S:
+        return "0 s"
+    unit, size_s = next(((unit, size_s) for unit, size_s in _UNITS if seconds >= _LEAST * size_s), ("s", 1.0))
+    value = seconds / size_s
+    return f"{value:,.0f} {unit}" if value >= _WHOLE else f"{value:.1f} {unit}"

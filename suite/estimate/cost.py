@@ -1,11 +1,12 @@
 """From a plan to what it will cost: every cell that is not committed yet, summed by task and kind of work."""
 
 import heapq
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from suite.curvature.pace import Advance, silent
+from suite.curvature.pace import Advance, duration, silent
 from suite.datasets import Located
 from suite.estimate.memory import Memory, host_bytes, process_bytes
 from suite.estimate.rates import PRODUCT_FACTOR, Rates, Subject
@@ -153,35 +154,66 @@ def estimate(
     """
     process_bytes()
     missing = [cell for cell in plan.cells if not is_done(cell)]
-    teller = _Teller(advance, len(missing))
-    rates: dict[str, Rates] = {}
-    subjects: dict[tuple[object, ...], Rates] = {}
+    keys, subjects = _subjects(missing, plan, find)
+    teller = Teller(advance, len(subjects))
+    measured = {key: Rates(subject, device, budget_s, teller.tell) for key, subject in subjects.items()}
     costs = []
-    for index, cell in enumerate(missing):
+    for cell in missing:
         task = plan.tasks[cell.task]
-        teller.stands(index, task.name)
-        if task.name not in rates:
-            subject = Subject(ModelSpec.model_validate(cell.config["model"], strict=False), find(task), cell.threads)
-            key = (subject.spec.model_dump_json(), subject.located.path, subject.threads)
-            rates[task.name] = subjects.setdefault(key, Rates(subject, device, budget_s, teller.tell))
-        costs.append(_cost(cell, task, rates[task.name]))
+        teller.stands(keys[task.name], task.name)
+        costs.append(_cost(cell, task, measured[keys[task.name]]))
+    rates = {task: measured[key] for task, key in keys.items()}
     return Estimate(tuple(costs), len(plan.cells) - len(missing), rates, device)
 
 
-@dataclass
-class _Teller:
-    """Says how far an estimate is, and what is being measured."""
+def _subjects(
+    cells: Sequence[Cell], plan: Plan, find: Callable[[Task], Located]
+) -> tuple[dict[str, str], dict[str, Subject]]:
+    """Return task -> key of what is measured for it, and key -> that; equal networks on equal data have one key."""
+    keys: dict[str, str] = {}
+    subjects: dict[str, Subject] = {}
+    for cell in cells:
+        if cell.task not in keys:
+            spec = ModelSpec.model_validate(cell.config["model"], strict=False)
+            subject = Subject(spec, find(plan.tasks[cell.task]), cell.threads)
+            key = f"{spec.model_dump_json()} {subject.located.path} {subject.threads}"
+            keys[cell.task] = key
+            subjects.setdefault(key, subject)
+    return keys, subjects
 
-    advance: Advance
-    num_cells: int
-    fraction: float = 0.0
-    name: str = ""
 
-    def stands(self, index: int, name: str) -> None:
-        self.fraction, self.name = index / self.num_cells, name
+class Teller:
+    """Says how many networks are measured, what of the next one is, and how long the rest takes at this pace.
+
+    Args:
+        advance: called with a fraction in [0, 1] and a text such as "network 3 of 10, fc5-cifar10: steps of 128
+            examples, about 40 s left".
+        num_networks: that are to be measured.
+        clock: seconds from any fixed moment.
+    """
+
+    def __init__(self, advance: Advance, num_networks: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._advance, self._num_networks, self._clock = advance, num_networks, clock
+        self._begun: list[str] = []
+        self._name = ""
+        self._first_s = self._last_s = clock()
+
+    def stands(self, key: str, name: str) -> None:
+        """Take note of whose cells come next: key: of its network; name: of the task."""
+        self._name = name
+        if key not in self._begun:
+            self._begun.append(key)
+            self._last_s = self._clock()
 
     def tell(self, what: str) -> None:
-        self.advance(self.fraction, f"{self.name}: {what}")
+        """Tell what is being measured."""
+        done = len(self._begun) - 1
+        text = f"network {done + 1} of {self._num_networks}, {self._name}: {what}"
+        if done:
+            whole_s = (self._last_s - self._first_s) / done * (self._num_networks - done)
+            left_s = whole_s - (self._clock() - self._last_s)
+            text += f", about {duration(left_s)} left" if left_s > 0 else ""
+        self._advance(done / self._num_networks, text)
 
 
 def _cost(cell: Cell, task: Task, rates: Rates) -> CellCost:

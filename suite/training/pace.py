@@ -41,7 +41,7 @@ class Pace:
         return self.clock() - self._last_s >= OFTEN_S
 
     def text(self, next_step: int) -> str:
-        """Return for example "1234 images/s, 3 min 5 s left": since the last word, and by the whole of this process."""
+        """Return for example "1234 images/s, 3.1 min left": since the last word, and by the whole of this process."""
         now_s = self.clock()
         words = []
         if self._examples and now_s > self._last_s:

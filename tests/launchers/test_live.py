@@ -61,21 +61,21 @@ def test_one_cause_is_one_line_however_many_cells_it_costs(tiny_plan: Plan) -> N
 def test_the_summary_counts_what_was_done_found_and_lost(tiny_plan: Plan) -> None:
     display = Display(tiny_plan, console_on(io.StringIO()))
     total = len(tiny_plan.cells)
-    assert display.summary() == f"{total} cells: none in 0 s"
+    assert display.summary().startswith(f"{total} cells: none in ")
     for cell, status in zip(tiny_plan.cells, ("cached", "done", "failed", "upstream_failed"), strict=False):
         display.report(Finished(Outcome(cell.id, status)))  # type: ignore[arg-type]
-    assert display.summary() == f"{total} cells: 1 done, 1 cached, 2 failed in 0 s"
+    assert display.summary().startswith(f"{total} cells: 1 done, 1 cached, 2 failed in ")
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 0 s"),
-        (3599, "59 min 59 s"),
-        (3600, "1 h 0 min"),
-        (90060, "25 h 1 min"),
+        (4.1, "4.1 s"),
+        (59.3, "59 s"),
+        (59.6, "1.0 min"),
+        (190, "3.2 min"),
+        (3599, "1.0 h"),
+        (90060, "25 h"),
     ],
 )
 def test_durations_are_read_at_a_glance(seconds: float, text: str, tiny_plan: Plan) -> None:

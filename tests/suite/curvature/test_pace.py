@@ -13,7 +13,7 @@ def test_speed_and_remaining_time_come_from_what_is_done():
     telling = Telling(4, 200)
     telling.now_s += 2.0
     telling.pace.finish(50)
-    assert telling.told == [(0.25, "probe 1 of 4, 25 products/s, 6 s left")]
+    assert telling.told == [(0.25, "probe 1 of 4, 25 products/s, 6.0 s left")]
 
 
 def test_products_of_unfinished_probes_count():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from suite.datasets import located_or_expected
-from suite.estimate.cost import CellCost, Estimate, estimate
+from suite.estimate.cost import CellCost, Estimate, Teller, estimate
 from suite.estimate.rates import Rates, Subject
 from suite.estimate.work import Guess, Work
 from suite.network import model_spec
@@ -45,6 +45,41 @@ def test_workers_by_hand(workers: int, wall_s: float) -> None:
 def test_a_committed_input_is_not_waited_for() -> None:
     rest = Estimate((cost("b", 5, "a"), cost("d", 1, "b", "c")), 2, {}, "cpu")
     assert rest.wall_s(8, likely) == 6
+
+
+def test_progress_counts_networks_and_foresees_the_rest_from_their_pace() -> None:
+    told, now = [], [100.0]
+    teller = Teller(lambda fraction, text: told.append((fraction, text)), 4, clock=lambda: now[0])
+    teller.stands("a", "first")
+    teller.tell("evaluations")
+    now[0] += 30
+    teller.stands("b", "second")
+    teller.tell("evaluations")  # 30 s for one of four
+    now[0] += 10
+    teller.stands("b", "second, with another recipe")
+    teller.tell("steps of 8 examples")
+    now[0] += 1000
+    teller.tell("memory of a training")  # takes longer than the pace foresaw
+    teller.stands("c", "third")
+    teller.tell("evaluations")
+    assert told == [
+        (0.0, "network 1 of 4, first: evaluations"),
+        (0.25, "network 2 of 4, second: evaluations, about 1.5 min left"),
+        (0.25, "network 2 of 4, second, with another recipe: steps of 8 examples, about 1.3 min left"),
+        (0.25, "network 2 of 4, second, with another recipe: memory of a training"),
+        (0.5, "network 3 of 4, third: evaluations, about 17 min left"),
+    ]
+
+
+def test_an_estimate_counts_each_network_once(write_tiny_study: Callable[[Path], Path], tmp_path: Path) -> None:
+    study, told = write_tiny_study(tmp_path), []
+    task = (study.parent / "task.toml").read_text()
+    (study.parent / "other.toml").write_text(task.replace('"tiny"', '"other"'))
+    names = [str(study.parent / f"{name}.toml") for name in ("task", "other")]
+    plan = make_plan(*read_study(str(study), [f"tasks={names}", "analyses=[]"]), find)
+    assert list(plan.tasks) == ["tiny", "other"]
+    estimate(plan, find, lambda _: False, "cpu", budget_s=0.1, advance=lambda *said: told.append(said[1]))
+    assert {text.partition(",")[0] for text in told} == {"network 1 of 1"}
 
 
 @pytest.fixture(scope="module")

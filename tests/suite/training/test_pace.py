@@ -40,13 +40,13 @@ def test_the_speed_is_that_of_the_last_interval_and_the_rest_that_of_all() -> No
     found = Pace(0, 100, clock)
     clock.now_s += 30.0  # ten slow steps, and an evaluation
     found.count(1000)
-    assert found.text(10) == "33.33 images/s, 4 min 30 s left"
+    assert found.text(10) == "33.33 images/s, 4.5 min left"
     clock.now_s += 10.0
     found.restart()
     assert not found.is_due
     clock.now_s += 2.0
     found.count(1000)
-    assert found.text(20) == "500 images/s, 2 min 48 s left"
+    assert found.text(20) == "500 images/s, 2.8 min left"
     assert found.text(100) == "500 images/s"
 
 
