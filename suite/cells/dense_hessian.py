@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from suite.cells._analysis import AnalysisConfig, analysed, limit_options, loss_tolerance
 from suite.cells._context import Context
 from suite.cells._predictions import prediction_metrics, prediction_rows
-from suite.cells.limit import Options as LimitOptions
 from suite.cells.spectrum import stored_network
 from suite.curvature.dense import MAX_DIM, dense_hessian, eigendecomposition
 from suite.curvature.quadrature import atoms
-from suite.datasets import DataSpec
 from suite.errors import UserError
 from suite.estimate.work import Guess, Sizes, Work, file_bytes
-from suite.extensions import load
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.exact import exact_delta_measure
 from suite.limits.exact_masks import exact_masked_limits
 from suite.limits.predict import Prediction, predict
 from suite.limits.removal import MagnitudeOrder
-from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Task
@@ -44,12 +41,9 @@ class Options(Settings):
     max_dim: Annotated[int, Field(ge=1)] = MAX_DIM
 
 
-class Config(Settings):
+class Config(AnalysisConfig):
     """Everything the eigenvalues and the exact limits depend on; the weights come from the input cell."""
 
-    model: ModelSpec
-    data: DataSpec
-    threads: int
     loss_tolerance_nats: float | None
     curvature: Curvature
 
@@ -60,19 +54,16 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
     Raises:
         UserError: the network has more weights than max_dim.
     """
-    located, spec, total = planner.network(task)
+    _, _, total = planner.network(task)
     if total > options.max_dim:
         raise UserError(
             f"The analysis dense_hessian of task {task.name} needs a {total} x {total} matrix. Expected: at most "
             f"{options.max_dim} weights (options.dense_hessian.max_dim). Leave it out: spectrum needs no matrix."
         )
-    limit = planner.options(task, "limit", load("suite.cells", "limit", "analysis"))
-    assert isinstance(limit, LimitOptions)
+    limit = limit_options(planner, task)
     config = Config(
-        model=spec,
-        data=located.spec,
-        threads=task.threads,
-        loss_tolerance_nats=limit.loss_tolerance_nats,
+        **analysed(planner, task),
+        loss_tolerance_nats=loss_tolerance(planner, task, limit),
         curvature=limit.curvature,
     )
     inputs = {"dense": planner.reference(task, limit.network, seed)}

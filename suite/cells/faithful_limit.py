@@ -8,19 +8,16 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from suite.cells._analysis import AnalysisConfig, analysed, limit_options, loss_tolerance
 from suite.cells._context import Context
 from suite.cells._predictions import prediction_metrics, prediction_rows
-from suite.cells.limit import Options as LimitOptions
 from suite.cells.row_norms import row_arrays
 from suite.cells.spectrum import stored_network, tridiagonal_arrays
-from suite.datasets import DataSpec
 from suite.estimate.work import Guess, Sizes, Work, file_bytes
-from suite.extensions import load
 from suite.limits.estimate import LimitEstimate
 from suite.limits.faithful import NUM_LANCZOS_STEPS, NUM_ROWS, FaithfulLimit
 from suite.limits.predict import Prediction
 from suite.measure.published_recipe import published_recipe
-from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Task
@@ -41,12 +38,9 @@ class Options(Settings):
     network: str = "lomp"
 
 
-class Config(Settings):
+class Config(AnalysisConfig):
     """Everything the limit depends on; the weights come from the input cell."""
 
-    model: ModelSpec
-    data: DataSpec
-    threads: int
     seed: int
     loss_tolerance_nats: float | None
     num_lanczos_steps: int
@@ -55,15 +49,12 @@ class Config(Settings):
 
 def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
     """Plan the limit of one dense network; it needs no `spectrum`, because its one probe takes 128 steps."""
-    located, spec, total = planner.network(task)
-    limit = planner.options(task, "limit", load("suite.cells", "limit", "analysis"))
-    assert isinstance(limit, LimitOptions)
+    _, _, total = planner.network(task)
+    limit = limit_options(planner, task)
     config = Config(
-        model=spec,
-        data=located.spec,
-        threads=task.threads,
+        **analysed(planner, task),
         seed=seed,
-        loss_tolerance_nats=limit.loss_tolerance_nats,
+        loss_tolerance_nats=loss_tolerance(planner, task, limit),
         num_lanczos_steps=min(NUM_LANCZOS_STEPS, total),
     )
     inputs = {"dense": planner.reference(task, options.network, seed)}

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from suite.cells._analysis import AnalysisConfig, analysed, loss_tolerance
 from suite.cells._context import Context
 from suite.cells._predictions import NOT_DEFINED, prediction_metrics, prediction_rows
 from suite.cells._search import fixed_and_chosen, search_metrics_of
 from suite.cells.spectrum import finite_measure, stored_network
-from suite.datasets import DataSpec
 from suite.estimate.work import Guess, Sizes, Work, file_bytes, training_work
 from suite.limits.curvature_treatment import Curvature
 from suite.limits.measured import MeasuredLimit, coarse_to_fine
 from suite.limits.predict import lanczos_delta_measure, predict
 from suite.limits.removal import MagnitudeOrder, num_removed
-from suite.network import ModelSpec
 from suite.networks.loaded import Network
 from suite.problem import evaluate
 from suite.pruning.masks import Masks
@@ -82,15 +81,12 @@ def smoke(options: Options) -> Options:
     return options.model_copy(update=fixed | few)
 
 
-class Config(Settings):
+class Config(AnalysisConfig):
     """Everything the limits depend on; weights and spectrum come from the input cells.
 
     num_lanczos_steps: None where the input cell "spectrum" holds the predictions.
     """
 
-    model: ModelSpec
-    data: DataSpec
-    threads: int
     seed: int
     loss_tolerance_nats: float | None
     curvature: Curvature
@@ -105,14 +101,12 @@ class Config(Settings):
 
 def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
     """Plan the limits of one dense network, and the spectrum that they need."""
-    located, spec, total = planner.network(task)
+    _, _, total = planner.network(task)
     spectrum = planner.analysis_cell(task, "spectrum", seed, {"network": options.network})
     config = Config(
-        model=spec,
-        data=located.spec,
-        threads=task.threads,
+        **analysed(planner, task),
         seed=seed,
-        loss_tolerance_nats=options.loss_tolerance_nats,
+        loss_tolerance_nats=loss_tolerance(planner, task, options),
         curvature=options.curvature,
         num_lanczos_steps=min(options.num_lanczos_steps, total) if options.tolerance is None else None,
         fine_tune_recipe=lasting(task.training, options.fine_tune_epochs).model_copy(

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from suite.cells._analysis import AnalysisConfig, analysed, limit_options, loss_tolerance
 from suite.cells._context import Context
 from suite.cells._predictions import prediction_metrics, prediction_rows
-from suite.cells.limit import Options as LimitOptions
 from suite.cells.spectrum import finite_measure, stored_network
 from suite.curvature.convexified import NUM_LANCZOS_STEPS
-from suite.datasets import DataSpec
 from suite.estimate.work import Guess, Sizes, Work, file_bytes
-from suite.extensions import load
 from suite.limits.estimate import LimitEstimate
 from suite.limits.gaussian_width import gaussian_width_limit
 from suite.limits.masked_quadratic import MaskedQuadraticLimit
@@ -25,7 +23,6 @@ from suite.limits.predict import Prediction
 from suite.limits.removal import MagnitudeOrder
 from suite.limits.tolerance import SCALES
 from suite.measure.masked_limits import MAX_MATVECS_PER_SOLVE, RESOLUTION, masked_limits
-from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Task
@@ -54,12 +51,9 @@ def smoke(options: Options) -> Options:
     return options.model_copy(update={"resolution": 1.0, "max_matvecs_per_solve": 3})
 
 
-class Config(Settings):
+class Config(AnalysisConfig):
     """Everything the limit depends on; weights and spectrum come from the input cells."""
 
-    model: ModelSpec
-    data: DataSpec
-    threads: int
     loss_tolerance_nats: float | None
     resolution: float
     max_matvecs_per_solve: int
@@ -68,15 +62,11 @@ class Config(Settings):
 
 def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
     """Plan the limit of one dense network's magnitude masks; the spectrum gives the guess that the search starts at."""
-    located, spec, _ = planner.network(task)
-    limit = planner.options(task, "limit", load("suite.cells", "limit", "analysis"))
-    assert isinstance(limit, LimitOptions)
+    limit = limit_options(planner, task)
     spectrum = planner.analysis_cell(task, "spectrum", seed, {"network": options.network})
     config = Config(
-        model=spec,
-        data=located.spec,
-        threads=task.threads,
-        loss_tolerance_nats=limit.loss_tolerance_nats,
+        **analysed(planner, task),
+        loss_tolerance_nats=loss_tolerance(planner, task, limit),
         resolution=options.resolution,
         max_matvecs_per_solve=options.max_matvecs_per_solve,
         dtype=spectrum.config["dtype"],

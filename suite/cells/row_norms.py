@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from suite.cells._analysis import AnalysisConfig, analysed
 from suite.cells._context import Context
 from suite.cells.spectrum import stored_network
 from suite.curvature.rows import SampledRows, sample_row_norms
-from suite.datasets import DataSpec
 from suite.estimate.work import Guess, Sizes, Work, file_bytes
-from suite.network import ModelSpec
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Task
@@ -37,12 +36,9 @@ def smoke(options: Options) -> Options:
     return options.model_copy(update={"num_rows": min(options.num_rows, 2)})
 
 
-class Config(Settings):
+class Config(AnalysisConfig):
     """Everything the norms depend on; the weights come from the input cell."""
 
-    model: ModelSpec
-    data: DataSpec
-    threads: int
     seed: int
     num_rows: int
     dtype: str = "float32"
@@ -50,11 +46,9 @@ class Config(Settings):
 
 def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
     """Plan the rows of one dense network."""
-    located, spec, total = planner.network(task)
+    _, _, total = planner.network(task)
     config = Config(
-        model=spec,
-        data=located.spec,
-        threads=task.threads,
+        **analysed(planner, task),
         seed=seed,
         num_rows=min(options.num_rows, total),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from suite.cells._analysis import AnalysisConfig, analysed, limit_options, loss_tolerance
 from suite.cells._context import Context
 from suite.cells._kept_probes import KeptProbes
 from suite.cells._search import Search, fixed_and_chosen, removed_arrays, search_cost, search_metrics
@@ -19,7 +20,6 @@ from suite.curvature.slq import ProbeResult, slq
 from suite.datasets import DataSpec
 from suite.errors import UserError
 from suite.estimate.work import Guess, Sizes, Work, file_bytes
-from suite.extensions import load
 from suite.network import ModelSpec
 from suite.networks.sources import StoredNetwork
 from suite.record import Metric, Record
@@ -57,15 +57,12 @@ def smoke(options: Options) -> Options:
     return options.model_copy(update=few | {"dtype": "float32"})
 
 
-class Config(Settings):
+class Config(AnalysisConfig):
     """Everything the tridiagonals depend on; the weights come from the input cell.
 
     Either num_probes and num_lanczos_steps are given, or a search.
     """
 
-    model: ModelSpec
-    data: DataSpec
-    threads: int
     seed: int
     num_probes: int | None
     num_lanczos_steps: int | None
@@ -86,12 +83,10 @@ def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
     Raises:
         UserError: an option fixes what the tolerance chooses.
     """
-    located, spec, total = planner.network(task)
+    _, _, total = planner.network(task)
     search = _search(planner, task, options)
     config = Config(
-        model=spec,
-        data=located.spec,
-        threads=task.threads,
+        **analysed(planner, task),
         seed=seed,
         num_probes=options.num_probes if search is None else None,
         num_lanczos_steps=min(options.num_lanczos_steps, total) if search is None else None,
@@ -132,14 +127,18 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
 
 
 def _search(planner: "Planner", task: Task, options: Options) -> Search | None:
-    limit: Any = planner.options(task, "limit", load("suite.cells", "limit", "analysis"))
+    limit = limit_options(planner, task)
     if limit.tolerance is None:
         return None
     for name in ("num_probes", "num_lanczos_steps"):
         if name in options.model_fields_set:
             line = fixed_and_chosen(f"options.spectrum.{name}", getattr(options, name), limit.tolerance)
             raise UserError(line)
-    return Search(tolerance=limit.tolerance, loss_tolerance_nats=limit.loss_tolerance_nats, curvature=limit.curvature)
+    return Search(
+        tolerance=limit.tolerance,
+        loss_tolerance_nats=loss_tolerance(planner, task, limit),
+        curvature=limit.curvature,
+    )
 
 
 def _searched(search: Search, source: StoredNetwork, config: Config, context: Context) -> Record:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from suite.cells._analysis import AnalysisConfig, analysed
 from suite.cells._context import Context
 from suite.cells.spectrum import stored_network
-from suite.datasets import DataSpec
 from suite.estimate.work import Guess, Sizes, Work, file_bytes
 from suite.limits.sweep import COARSE_INTERVALS, Sweep
 from suite.measure.sweep import magnitude_sweep
-from suite.network import ModelSpec, prunable_weights
+from suite.network import prunable_weights
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Task
@@ -48,12 +48,9 @@ def smoke(options: Options) -> Options:
     return options.model_copy(update={"num_sparsities": min(options.num_sparsities, 8), "max_evaluations": 4})
 
 
-class Config(Settings):
+class Config(AnalysisConfig):
     """Everything the curve depends on; the weights come from the input cell."""
 
-    model: ModelSpec
-    data: DataSpec
-    threads: int
     num_sparsities: int
     accuracy_tolerance: float
     loss_tolerance: float
@@ -63,11 +60,8 @@ class Config(Settings):
 
 def plan(planner: "Planner", task: Task, seed: int, options: Options) -> "Cell":
     """Plan the curve of one dense network."""
-    located, spec, _ = planner.network(task)
     config = Config(
-        model=spec,
-        data=located.spec,
-        threads=task.threads,
+        **analysed(planner, task),
         num_sparsities=options.num_sparsities,
         accuracy_tolerance=options.accuracy_tolerance,
         loss_tolerance=options.loss_tolerance,

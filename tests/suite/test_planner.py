@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from data.hdf5 import FileRefused
+from suite.datasets import located_or_expected
 from suite.errors import UserError
 from suite.plan import Plan
 from suite.planner import kept_count, make_plan
@@ -196,3 +197,23 @@ def test_the_limits_fine_tune_by_the_whole_schedule_in_fewer_epochs(tiny_study: 
     recipe = cell.config["fine_tune_recipe"]
     assert (recipe["epochs"], recipe["schedule"], list(recipe["milestones"])) == (5, "step", [2, 3, 4])
     assert (recipe["warmup_epochs"], recipe["weight_decay"], recipe["l1"]) == (0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("analysis", ["limit", "masked_limit", "faithful_limit", "dense_hessian", "spectrum"])
+def test_a_loss_tolerance_that_will_not_be_is_refused_before_any_training(tiny_study: Path, analysis: str) -> None:
+    few = {"input_shape": [6], "num_classes": 3, "num_train": 128, "num_validation": 20, "num_test": 20}
+    options = "{limit={tolerance=0.04}}" if analysis == "spectrum" else "{}"
+    chosen = [f"analyses=['{analysis}']", "methods=[]", f"options={options}", "data=synthetic"]
+
+    def plan(num_train: int, *more: str) -> None:
+        values = ", ".join(f"{name}={value}" for name, value in (few | {"num_train": num_train}).items())
+        study, tasks = read_study(str(tiny_study), [*chosen, f"data_options={{{values}}}", *more])
+        make_plan(study, tasks, lambda task: located_or_expected(task.data, task.data_options))
+
+    plan(129)
+    with pytest.raises(UserError) as error:
+        plan(128)
+    assert str(error.value).startswith("The 128 training examples of task tiny make one batch of 128; its loss has no ")
+    assert str(error.value).endswith("Give loss_tolerance_nats under [options.limit].")
+    given = "loss_tolerance_nats=0.1" + (", tolerance=0.04" if analysis == "spectrum" else "")
+    plan(128, f"options.limit={{{given}}}")
