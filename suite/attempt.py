@@ -24,7 +24,7 @@ from suite.environment import best_device, environment, hardware
 from suite.errors import STORAGE_ERRORS, UserError
 from suite.extensions import load
 from suite.plan import Cell
-from suite.ranks import RankFailed, run_in_ranks
+from suite.ranks import RankFailed, RankLost, run_in_ranks
 from suite.record import Record
 from suite.store import CellId, Store
 from suite.training.checkpoint import Notice, Trainings
@@ -44,6 +44,7 @@ class Outcome:
         wall_s: seconds of this try.
         host: where it ran.
         attempts: tries so far, lost workers included.
+        is_lost: of a failure: a process of the cell was killed, and another try may end otherwise.
     """
 
     cell: CellId
@@ -52,6 +53,7 @@ class Outcome:
     wall_s: float = 0.0
     host: str = ""
     attempts: int = 1
+    is_lost: bool = False
 
 
 def attempt(
@@ -201,7 +203,8 @@ def _telling(cell: Cell, progress: Callable[[float, str], None]) -> Callable[[Ow
 
 def _failed(cell: Cell, store: Store, error: Exception, start: float) -> Outcome:
     message = _explain(error, cell, store)
-    return Outcome(cell.id, "failed", message, time.monotonic() - start, platform.node())
+    is_lost = isinstance(error, RankLost)
+    return Outcome(cell.id, "failed", message, time.monotonic() - start, platform.node(), is_lost=is_lost)
 
 
 @contextmanager

@@ -69,8 +69,13 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
             ranks=context.ranks,
         )
     record = _record(config, inputs, problem, ticket, history)
-    record.environment |= trained_in((each.recipe for each in _planned_trainings(config)), context.device)
+    record.environment |= trained_in(trains(config), context.device)
     return record
+
+
+def trains(config: Config) -> list[Recipe]:
+    """Return what the method trains with: none where it only removes weights, which one process does."""
+    return [each.recipe for each in _planned_trainings(config)]
 
 
 def work(config: Config, sizes: Sizes) -> Work:
