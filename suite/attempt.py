@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from data.hdf5 import FileRefused
 from suite.cells._context import Context
+from suite.cells._trains import trains_with
 from suite.claim import Assignment, Owner, claimed
 from suite.curvature.pace import silent
 from suite.curvature.slq import ProbeMap, inline_map
@@ -27,6 +28,7 @@ from suite.plan import Cell
 from suite.ranks import RankFailed, RankLost, run_in_ranks
 from suite.record import Record
 from suite.store import CellId, Store
+from suite.training.arithmetic import trained_in
 from suite.training.checkpoint import Notice, Trainings
 from suite.training.data_parallel import Ranks
 
@@ -149,7 +151,9 @@ def compute(
 def _record(cell: Cell, store: Store, context: Context) -> Record:
     module = load("suite.cells", cell.id.kind, "kind of cell")
     inputs = {role: store.load(cell_id) for role, cell_id in cell.inputs.items()}
-    record: Record = module.run(module.Config.model_validate(cell.config, strict=False), inputs, context)
+    config = module.Config.model_validate(cell.config, strict=False)
+    record: Record = module.run(config, inputs, context)
+    record.environment |= trained_in(trains_with(cell.id.kind, config), context.device)
     return record
 
 

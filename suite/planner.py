@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from suite.catalogue import analyses
+from suite.cells._trains import trains_with
 from suite.cells.dense import Config as DenseConfig
 from suite.cells.prune import Config as PruneConfig
 from suite.datasets import Located, locate
@@ -93,7 +94,7 @@ class Planner:
         input_ids = {role: cell.id for role, cell in inputs.items()}
         cell_id = CellId(kind, _key(kind, values, input_ids))
         places = {"data": str(self.network(task)[0].path)}
-        processes = data_parallel(_trained_with(kind, config))
+        processes = data_parallel(trains_with(kind, config))
         title = f"{task.name} {title}"
         cell = Cell(cell_id, values, input_ids, title, task.threads, places, processes, task.name)
         return self.cells.setdefault(cell_id.key, cell)
@@ -208,14 +209,6 @@ class Planner:
             chain.append((cell, kept))
             inputs["previous"] = cell
         return chain
-
-
-def _trained_with(kind: str, config: Settings) -> list[Recipe]:
-    """Return the recipes that a cell trains with: those its kind says, else all that its configuration holds."""
-    module = load("suite.cells", kind, "kind of cell")
-    if hasattr(module, "trains"):
-        return list(module.trains(config))
-    return [value for _, value in config if isinstance(value, Recipe)]
 
 
 def _located(task: Task) -> Located:

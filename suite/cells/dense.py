@@ -14,7 +14,6 @@ from suite.problem import Problem, as_arrays, evaluate
 from suite.record import Metric, Record
 from suite.strict import Settings
 from suite.study import Recipe
-from suite.training.arithmetic import trained_in
 from suite.training.flops import forward_flops, training_flops
 from suite.training.loop import VERSION as TRAINING_VERSION
 from suite.training.loop import History, train
@@ -60,7 +59,6 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
         curves=history_curves(history),
         arrays=as_arrays(initial, "initial") | as_arrays(problem.state(), "weights"),
         cost={"gradient_steps": history.num_steps, "train_flops": flops},
-        environment=trained_in((config.recipe,), context.device),
     )
 
 

@@ -17,7 +17,6 @@ from suite.pruning.masks import Masks, num_kept, pack, unpack
 from suite.record import Metric, Record
 from suite.strict import Settings, validated
 from suite.study import Recipe
-from suite.training.arithmetic import trained_in
 from suite.training.flops import forward_flops, training_flops
 from suite.training.loop import VERSION as TRAINING_VERSION
 from suite.training.loop import History, train
@@ -68,9 +67,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
             stage=context.trainings.stage("training"),
             ranks=context.ranks,
         )
-    record = _record(config, inputs, problem, ticket, history)
-    record.environment |= trained_in(trains(config), context.device)
-    return record
+    return _record(config, inputs, problem, ticket, history)
 
 
 def trains(config: Config) -> list[Recipe]:
