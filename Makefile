@@ -63,6 +63,7 @@ benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curv
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_memory
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.performance.bench_prepare
 	$(BIN)/python -W ignore -m tests.performance.bench_training
+	$(BIN)/python -W ignore -m tests.performance.bench_training_accuracy
 	$(BIN)/python -W ignore -m tests.performance.bench_streaming
 	.venv-benchmark/bin/python -m tests.performance.readme
 

@@ -5,7 +5,7 @@ On a machine with a GPU `--device cuda` measures ResNet-18 and ResNet-50 there a
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,6 @@ from torch import nn
 from suite.initialisation import initialise
 from suite.memory_order import channels_last
 from suite.network import build_model, model_spec
-from suite.problem import evaluate
 from suite.splits import Normalisation, Split
 from suite.study import Recipe
 from suite.training.arithmetic import Arithmetic
@@ -24,7 +23,6 @@ from suite.training.batches import Batches
 from suite.training.divergence import EpochLosses
 from suite.training.flops import forward_flops, training_flops
 from suite.training.hooks import Hooks
-from suite.training.loop import train
 from suite.training.schedules import learning_rate, num_steps
 from suite.training.stepper import Stepper
 from tests.performance.interleaved import (
@@ -62,15 +60,6 @@ TEXT = (
 
 
 @dataclass(frozen=True)
-class Learning:
-    """A whole training whose accuracy is compared: cut short of 100 %, where all ways would be alike."""
-
-    num_examples: int
-    epochs: int
-    learning_rate: float
-
-
-@dataclass(frozen=True)
 class Case:
     """One network and how much of it is timed at once."""
 
@@ -78,18 +67,17 @@ class Case:
     size: int
     num_classes: int
     num_examples: int  # per round
-    learning: Learning | None = None
 
 
 CASES = {
     "cpu": (
-        Case("fc5", 32, 10, 3840, Learning(3840, 4, 0.02)),
-        Case("resnet20", 32, 10, 512, Learning(2048, 7, 0.05)),
+        Case("fc5", 32, 10, 3840),
+        Case("resnet20", 32, 10, 512),
         Case("resnet18", 32, 10, 256),
     ),
-    "cuda": (Case("resnet18", 32, 10, 25600, Learning(25600, 2, 0.05)), Case("resnet50", 64, 200, 6400)),
+    "cuda": (Case("resnet18", 32, 10, 25600), Case("resnet50", 64, 200, 6400)),
 }
-SMOKE = Case("resnet20", 8, 10, 256, Learning(256, 1, 0.05))
+SMOKE = Case("resnet20", 8, 10, 256)
 
 
 def recipe(way: str, ways: Ways, epochs: int = 1000, rate: float = LEARNING_RATE) -> Recipe:
@@ -178,38 +166,6 @@ def row(case: Case, seconds: Seconds, flops: float, ways: Ways, rows: int) -> li
     return cells
 
 
-def accuracies(case: Case, learning: Learning, device: str, ways: Ways, seeds: Sequence[int]) -> dict[str, list[float]]:
-    """Return test accuracies by way and seed, of whole trainings with the same recipe."""
-    half, rate = learning.num_examples, learning.learning_rate
-    inputs, targets = pixels(2 * half, case.num_classes, case.size)
-    train_split = Split(inputs[:half].to(device), targets[:half].to(device), NORMALISATION)
-    test = Split(inputs[half:].to(device), targets[half:].to(device), NORMALISATION)
-    found: dict[str, list[float]] = {name: [] for name in (PLAIN, *ways)}
-    for seed in seeds:
-        model = network(case, device, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # of the workers' crops
-            plain = PlainTraining(model, Images(inputs[:half], targets[:half], NORMALISATION), rate, seed=seed)
-            for _ in range(learning.epochs):
-                plain.epoch()
-        found[PLAIN].append(evaluate(model, test).accuracy)
-        for way in ways:
-            model = network(case, device, seed)
-            train(model, {"train": train_split}, recipe(way, ways, learning.epochs, rate), seed)
-            found[way].append(evaluate(model, test).accuracy)
-    return found
-
-
-def accuracy_text(found: dict[str, list[float]], case: Case, learning: Learning) -> str:
-    """Return mean and range over the seeds in words."""
-    parts = [f"{name} {sum(v) / len(v):.1%} ({min(v):.1%} to {max(v):.1%})" for name, v in found.items()]
-    seeds = len(next(iter(found.values())))
-    return (
-        f" Accuracy on unseen images of a learnable set after {learning.epochs} epochs of {case.model} on "
-        f"{learning.num_examples:,}, mean and range of {seeds} seeds: {', '.join(parts)}."
-    )
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure all networks and write results/training.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -221,7 +177,6 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="processes that load for the plain loop")
     parser.add_argument("--cases", nargs="*", default=None, help="names of networks, default: all")
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--ways", nargs="*", default=None, help="columns, default: all")
     parser.add_argument("--smoke", action="store_true", help="small sizes, not among the results")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
@@ -242,19 +197,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(*rows[-1], sep=" | ", flush=True)
         ratios: dict[str, Summary] = {way: ratio(seconds, PLAIN, way) for way in ways}
         details[f"{case.model} {case.size}"] = {"seconds": seconds, "flops_per_image": flops, "ratios": ratios}
-    kept = {name: way for name, way in ways.items() if way[1] == "none"}
-    found, text = {}, ""
-    for case, learning in ((case, case.learning) for case in cases if case.learning):
-        found[case.model] = accuracies(case, learning, chosen.device, kept, range(chosen.seeds))
-        text += accuracy_text(found[case.model], case, learning)
-    print(text)
     where = environment(["torch"], chosen.threads) | {"clock": chosen.clock}
     if chosen.device == "cuda":
         where["machine"] = torch.cuda.get_device_name()
     name = "training" if chosen.device == "cpu" else "training_gpu"
     columns = ["", PLAIN, *ways]
-    details["accuracies"] = found
-    Result(name, TITLE[chosen.device], TEXT + text, columns, rows, where, details).write(chosen.out)
+    Result(name, TITLE[chosen.device], TEXT, columns, rows, where, details).write(chosen.out)
 
 
 if __name__ == "__main__":

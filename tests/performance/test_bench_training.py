@@ -51,8 +51,6 @@ def test_it_runs_and_writes_where_it_is_told(tmp_path: Path) -> None:
                 "1",
                 "--threads",
                 "1",
-                "--seeds",
-                "1",
                 *ways,
                 "--out",
                 str(tmp_path),
@@ -63,7 +61,6 @@ def test_it_runs_and_writes_where_it_is_told(tmp_path: Path) -> None:
     assert found["columns"] == ["", PLAIN, "float32", "bfloat16"]
     assert all(len(row) == len(found["columns"]) for row in found["rows"])
     assert "×; " in found["rows"][0][2]
-    assert set(found["details"]["accuracies"]["resnet20"]) == {PLAIN, "float32", "bfloat16"}
 
 
 def test_a_smoke_run_never_touches_the_results() -> None:
