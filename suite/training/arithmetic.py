@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from suite.study import Recipe
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 Forward = Callable[[Tensor], Tensor]
+_NETWORKS = 2**31 - 1  # and sizes of batches that one process may compile; no cell comes near
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,17 @@ class Arithmetic:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, let products round as they should, and let cuDNN take algorithms that give the same bits again."""
+        """Within, let products round as they should, and let cuDNN take algorithms that give the same bits again.
+
+        Whatever is to be compiled is: a process that has trained many networks computes as a new one does.
+        """
         before = torch.backends.cudnn.deterministic
         torch.backends.cudnn.deterministic = True
         try:
-            with tensor_cores("tf32" if self.precision == "tf32" else "full", self.device):
+            with (
+                tensor_cores("tf32" if self.precision == "tf32" else "full", self.device),
+                nullcontext() if self.compile == "none" else _without_limit(),
+            ):
                 yield
         finally:
             torch.backends.cudnn.deterministic = before
@@ -104,10 +111,22 @@ def trained_in(recipes: Iterable[Recipe], device: str) -> dict[str, str]:
     return {"training_precision": ", ".join(found)} if found else {}
 
 
+def _without_limit() -> AbstractContextManager[None]:
+    """Let every network be compiled; torch runs those beyond the eighth of a process as written, to other bits."""
+    limits = {"recompile_limit": _NETWORKS, "accumulated_recompile_limit": _NETWORKS}
+    within: AbstractContextManager[None] = torch._dynamo.config.patch({**limits, "fail_on_recompile_limit_hit": True})
+    return within
+
+
 def _compiled(compiled: Forward, inputs: Tensor) -> Tensor:
+    dynamo = torch._dynamo.exc
     try:
         return compiled(inputs)
-    except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+    except (
+        dynamo.TorchDynamoException,
+        dynamo.FailOnRecompileLimitHit,
+        torch._inductor.exc.InductorError,
+    ) as error:
         cause = str(error).strip().splitlines()[0][:200]
         raise UserError(
             f'This network cannot be compiled: {cause}. Set training.compile = "none", which every network can.'

@@ -1,11 +1,11 @@
 """What is rounded and what is not; what a machine cannot do is refused in one line."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from suite.errors import UserError
 from suite.problem import evaluate
@@ -110,6 +110,54 @@ def test_without_a_compiler_nothing_is_compiled(recipe: Make, monkeypatch: pytes
         UserError, match=r'^training.compile = "inductor" needs a C\+\+ compiler, and there is no \S+\. '
     ):
         train(network(), splits(), recipe(compile="inductor"), 0)
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Let Dynamo do its part, and count the graphs that it has for a compiler, which here is none."""
+    counted: list[int] = []
+
+    def counting(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        counted.append(len(graph.graph.nodes))
+        return graph.forward  # type: ignore[no-any-return]
+
+    real = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda written, **options: real(written, backend=counting, dynamic=options["dynamic"])
+    )
+    torch._dynamo.reset()
+    yield counted
+    torch._dynamo.reset()
+
+
+@torch.random.fork_rng(devices=[])
+def through(arithmetic: Arithmetic, num_layers: int) -> Tensor:
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(num_layers)])
+    with arithmetic.applied():
+        return arithmetic.forward(model, 8)(torch.ones(8, 4))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+def test_a_process_compiles_however_many_networks_it_trains(graphs: list[int]) -> None:
+    arithmetic = Arithmetic("float32", "inductor", CPU)
+    default = torch._dynamo.config.recompile_limit
+    most = default + 2
+    for count in range(1, most + 1):
+        through(arithmetic, count)
+        assert len(graphs) == count
+        assert torch._dynamo.config.recompile_limit == default
+    through(arithmetic, 1)  # another network of the first's shape
+    assert len(graphs) == most
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+def test_what_torch_would_run_as_written_is_refused(graphs: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suite.training.arithmetic._NETWORKS", 1)
+    arithmetic = Arithmetic("float32", "inductor", CPU)
+    through(arithmetic, 1)
+    with pytest.raises(UserError, match=r"^This network cannot be compiled: .*limit.* Set training.compile = "):
+        through(arithmetic, 2)
+    assert len(graphs) == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # of torch, importing itself
