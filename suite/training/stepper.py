@@ -76,6 +76,13 @@ class Stepper:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         loss = self._gradients(batch, num_examples or len(batch.targets))
+        self._move()
+        self.hooks.after_step()
+        return loss
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        """Move the weights by the gradients that they have; neither is to remember how it came about."""
         if self.l1:
             torch._foreach_add_(_gradients(self.decayed), torch._foreach_sign(self.decayed), alpha=self.l1)
         if self.pruned:
@@ -84,10 +91,7 @@ class Stepper:
             _align_gradients(self.trained)
         self.optimiser.step()
         if self.pruned:
-            with torch.no_grad():
-                torch._foreach_mul_(self.pruned, self.multipliers)
-        self.hooks.after_step()
-        return loss
+            torch._foreach_mul_(self.pruned, self.multipliers)
 
     def assert_masked(self) -> None:
         """Stop at once if a pruned weight has come back: the mask is the method's result."""

@@ -167,3 +167,15 @@ def test_masks_are_kept_exactly(recipe: Make, changes: dict[str, Any], precision
     train(model, {"train": single}, made, 0, masks=masks, hooks=hooks)
     assert seen == [False] * 15
     assert (model[0].weight.detach() != before)[masks["0.weight"]].all()
+
+
+@pytest.mark.parametrize("scope", ["all", "prunable"])
+def test_gradients_remember_nothing_of_penalties_and_masks(recipe: Make, scope: str) -> None:
+    model, seen = convolutional(), []
+    masks = {"0.weight": torch.rand(model[0].weight.shape, generator=torch.Generator().manual_seed(1)) < 0.5}
+    hooks = Hooks(after_step=lambda: seen.extend(weight.grad for weight in model.parameters()))
+    made = recipe(epochs=2, batch_size=10, l1=1e-3, l1_scope=scope, weight_decay=1e-2, momentum=0.9)
+    train(model, {"train": data(20, 2, 5, 5)}, made, 0, masks=masks, hooks=hooks)
+    assert len(seen) == 4 * 4
+    assert not [each for each in seen if each is None or each.requires_grad or each.grad_fn is not None]
+    assert not [weight for weight in model.parameters() if weight.grad_fn is not None or not weight.requires_grad]
