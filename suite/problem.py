@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from suite.curvature.arithmetic import tensor_cores
+from suite.evaluation_batch import LARGEST_BATCH, evaluation_batch
 from suite.initialisation import initialise
 from suite.memory_order import channels_last
 from suite.network import ModelSpec, build_model, other_names, prunable_weights
 from suite.splits import Examples, Splits
 from suite.study import Initialisation
-
-EVALUATION_BATCH = 2048  # examples at once
 
 
 @dataclass
@@ -71,14 +70,15 @@ def evaluate(
     model: nn.Module,
     examples: Examples,
     *,
-    batch_size: int = EVALUATION_BATCH,
+    batch_size: int | None = None,
 ) -> Evaluation:
     """Evaluate a network on every example once, in eval mode, and leave it in the mode it was in.
 
     Args:
         model: returns logits (n, num_classes).
         examples: at least one.
-        batch_size: examples per forward pass; memory only.
+        batch_size: at most so many examples per forward pass, such as a recipe's micro-batch; None: LARGEST_BATCH. A
+            wide network takes fewer in any case, see suite.evaluation_batch.
 
     Returns:
         Loss summed in float64 over all examples and divided by n; accuracy from an exact count.
@@ -88,7 +88,8 @@ def evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=examples.targets.device)
     correct = torch.zeros((), dtype=torch.int64, device=examples.targets.device)  # no batch waits for the one before
     with channels_last(model), tensor_cores("full", examples.targets.device):
-        for batch in examples.parts(batch_size):
+        largest = evaluation_batch(model, examples.part(slice(0, 1)).network_inputs())
+        for batch in examples.parts(min(batch_size or LARGEST_BATCH, largest)):
             logits = model(batch.network_inputs())
             loss += nn.functional.cross_entropy(logits.double(), batch.targets, reduction="sum")
             correct += (logits.argmax(dim=1) == batch.targets).sum()

@@ -55,7 +55,7 @@ def run(config: Config, inputs: Mapping[str, Record], context: Context) -> Recor
     )
     flops = training_flops(forward_flops(problem.model, splits["train"]), None, history.num_examples)
     return Record(
-        metrics=trained_metrics(problem, history),
+        metrics=trained_metrics(problem, history, config.recipe),
         curves=history_curves(history),
         arrays=as_arrays(initial, "initial") | as_arrays(problem.state(), "weights"),
         cost={"gradient_steps": history.num_steps, "train_flops": flops},
@@ -75,12 +75,15 @@ def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
     return {}
 
 
-def trained_metrics(problem: Problem, history: History) -> dict[str, Metric]:
+def trained_metrics(problem: Problem, history: History, recipe: Recipe) -> dict[str, Metric]:
     """Return what every trained network is measured by: at the last epoch, and at the epoch chosen on validation.
 
     The best test accuracy over epochs is stored under a name that says so; it chose its epoch on the test set.
     """
-    measured = {name: evaluate(problem.model, problem.splits[name]) for name in ("train", "validation", "test")}
+    measured = {
+        name: evaluate(problem.model, problem.splits[name], batch_size=recipe.micro_batch_size)
+        for name in ("train", "validation", "test")
+    }
     selected, best = _chosen_epochs(history)
     metrics = {f"{name}_loss": Metric(value.loss, "nats", "lower") for name, value in measured.items()}
     metrics |= {f"{name}_accuracy": Metric(value.accuracy, "1", "higher") for name, value in measured.items()}

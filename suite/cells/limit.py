@@ -205,8 +205,11 @@ class _Sweep:
         return self.nested.masks(count)
 
     def _evaluated(self) -> dict[str, float]:
-        train_split = evaluate(self.network.model, self.network.splits["train"])
-        validation = evaluate(self.network.model, self.network.splits["validation"])
+        model, splits = self.network.model, self.network.splits
+        train_split, validation = (
+            evaluate(model, splits[name], batch_size=self.config.fine_tune_recipe.micro_batch_size)
+            for name in ("train", "validation")
+        )
         return {"train_loss": train_split.loss, "validation_accuracy": validation.accuracy}
 
 

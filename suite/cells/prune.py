@@ -139,7 +139,7 @@ def _check_count(masks: Masks, config: Config) -> None:
 
 def _record(config: Config, inputs: Mapping[str, Record], problem: Problem, ticket: Ticket, history: History) -> Record:
     state = problem.state()
-    metrics = trained_metrics(problem, history)
+    metrics = trained_metrics(problem, history, config.recipe)
     if config.num_keep == config.num_prunable:  # the dense reference itself, with the epochs of its own training
         for name in ("test_accuracy_selected", "test_accuracy_oracle_best"):
             metrics[name] = inputs["dense"].metrics[name]

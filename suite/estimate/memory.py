@@ -10,7 +10,7 @@ from suite.curvature.allocation import Growth, live_bytes
 from suite.curvature.memory import memory_plan
 from suite.estimate.timing import Trial
 from suite.estimate.work import Sizes, Work, of_one_process
-from suite.problem import EVALUATION_BATCH, evaluate
+from suite.problem import evaluate
 from suite.study import Recipe
 
 _TRIAL = 2  # examples of the smaller trial
@@ -59,6 +59,7 @@ def training_growth(trial: Trial) -> Growth:
 def evaluation_growth(trial: Trial) -> Growth:
     """Return what an evaluation holds, in the examples that it takes at once."""
     model = trial.model()
+    evaluate(model, trial.split(1))  # looks once at how many the network takes
 
     def evaluations(size: int) -> list[int]:
         split = trial.split(size)
@@ -67,8 +68,10 @@ def evaluation_growth(trial: Trial) -> Growth:
     return Growth.measured(evaluations, _TRIAL)
 
 
-def training_bytes(stepping: Growth, evaluating: Growth, recipe: Recipe, sizes: Sizes) -> int:
+def training_bytes(stepping: Growth, evaluating: Growth, evaluation_batch: int, recipe: Recipe, sizes: Sizes) -> int:
     """Return the peak of a training with its evaluations on the device: weights, data, and the larger of both.
+
+    evaluation_batch: what the network takes at once, see suite.evaluation_batch.
 
     Of several processes that share batches it is that of one, with the buckets in which torch adds gradients up.
 
@@ -77,7 +80,7 @@ def training_bytes(stepping: Growth, evaluating: Growth, recipe: Recipe, sizes: 
     buckets = _FLOAT_BYTES * sizes.num_state if recipe.data_parallel > 1 else 0
     recipe = of_one_process(recipe)
     batch = min(recipe.micro_batch_size or recipe.batch_size, recipe.batch_size, sizes.num_train)
-    largest = min(EVALUATION_BATCH, sizes.num_examples)
+    largest = min(evaluation_batch, recipe.micro_batch_size or evaluation_batch, sizes.num_examples)
     kept = 2 if recipe.optimiser == "adam" else int(recipe.momentum > 0)
     later = _FLOAT_BYTES * kept * sizes.num_state + min(recipe.batch_size, sizes.num_train) * sizes.example_bytes
     return fixed_bytes(sizes) + later + buckets + max(sum(stepping.peak(batch)), sum(evaluating.peak(largest)))

@@ -92,7 +92,7 @@ class Rates:
     _eigen_s: float | None = None  # per cube of the dimension
     _steps_of_any_batch: dict[str, Timing] = field(default_factory=dict)
     _growths: dict[str, Growth] = field(default_factory=dict)
-    _evaluating: Growth | None = None
+    _evaluating: tuple[Growth, int] | None = None  # and how many examples at once
     _memory: dict[str, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -156,8 +156,9 @@ class Rates:
         if self._evaluating is None:
             self.told("memory of an evaluation")
             with threads(self.subject.threads):
-                self._evaluating = evaluation_growth(self._trial(recipe))
-        return training_bytes(self._growths[key], self._evaluating, recipe, self.sizes)
+                trial = self._trial(recipe)
+                self._evaluating = evaluation_growth(trial), trial.evaluation_batch()
+        return training_bytes(self._growths[key], *self._evaluating, recipe, self.sizes)
 
     def _of_products(self, recipe: Recipe, work: Work) -> int | None:
         key = f"{work.dtype} {work.num_rows} {work.matrix_dim}"

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from suite.evaluation_batch import LARGEST_BATCH, evaluation_batch
 from suite.network import ModelSpec
 from suite.networks.loaded import Network
-from suite.problem import EVALUATION_BATCH, Problem, evaluate
+from suite.problem import Problem, evaluate
 from suite.splits import Normalisation, Split
 from suite.study import Recipe
 from suite.training.loop import train
@@ -135,6 +136,10 @@ class Trial:
         """Build the network as a cell does."""
         return Problem.of(self.spec, {}, initialisation=self.recipe.initialisation, seed=0, device=self.device).model
 
+    def evaluation_batch(self) -> int:
+        """Return how many examples an evaluation takes at once."""
+        return evaluation_batch(self.model().eval(), self.split(1).network_inputs())
+
     def split(self, size: int) -> Split:
         """Return random examples, stored as the data set's are; token ids are zeros."""
         shape, draw = (size, *self.spec.input_shape), torch.Generator().manual_seed(0)
@@ -180,7 +185,7 @@ def evaluation_timing(trial: Trial, wanted: int, budget_s: float) -> Timing:
         for _ in range(repeats):
             evaluate(model, split)
 
-    return growing(evaluations, min(EVALUATION_BATCH, wanted), budget_s)
+    return growing(evaluations, min(trial.evaluation_batch(), wanted), budget_s)
 
 
 def product_timing(trial: Trial, dtype: str, wanted: int, budget_s: float) -> Timing:
@@ -199,7 +204,7 @@ def product_timing(trial: Trial, dtype: str, wanted: int, budget_s: float) -> Ti
         if operator.device.type == "cuda":
             torch.cuda.synchronize()
 
-    return growing(products, min(EVALUATION_BATCH, wanted), budget_s)
+    return growing(products, min(LARGEST_BATCH, wanted), budget_s)
 
 
 def eigendecomposition_s(device: str) -> float:

@@ -160,7 +160,9 @@ class _Run:
         self.changing.stepper.assert_masked()
         text = self.pace.text(step + 1)
         rate = learning_rate(self.recipe, step, num_steps(self.recipe, len(self.splits["train"].targets)))
-        _record_epoch(history, self.changing.model, self.splits, epoch + 1, mean_loss, rate)
+        values = {"epoch": epoch + 1.0, "train_loss": mean_loss, "learning_rate": rate} | self._evaluated()
+        for name, value in values.items():
+            history.curves.setdefault(name, []).append(value)
         self._tell(step, mean_loss, text)
 
     def tell(self, step: int) -> None:
@@ -188,6 +190,15 @@ class _Run:
     def _fraction(self, next_step: int) -> float:
         return (next_step - self.start) / (self.stop - self.start)
 
+    def _evaluated(self) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for name in ("validation", "test"):
+            if name in self.splits:
+                model, batch_size = self.changing.model, self.recipe.micro_batch_size
+                found = evaluate(model, self.splits[name], batch_size=batch_size)
+                values |= {f"{name}_loss": found.loss, f"{name}_accuracy": found.accuracy}
+        return values
+
     @property
     def _earlier(self) -> list[float]:
         return self.changing.history.curves.get("train_loss", [])
@@ -195,16 +206,3 @@ class _Run:
     @property
     def _per_epoch(self) -> int:
         return steps_per_epoch(self.recipe, len(self.splits["train"].targets))
-
-
-def _record_epoch(
-    history: History, model: nn.Module, splits: Splits, epoch: int, train_loss: float, rate: float
-) -> None:
-    """Append one point to every curve."""
-    values = {"epoch": float(epoch), "train_loss": train_loss, "learning_rate": rate}
-    for name in ("validation", "test"):
-        if name in splits:
-            evaluation = evaluate(model, splits[name])
-            values[f"{name}_loss"], values[f"{name}_accuracy"] = evaluation.loss, evaluation.accuracy
-    for name, value in values.items():
-        history.curves.setdefault(name, []).append(value)

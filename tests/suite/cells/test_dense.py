@@ -65,10 +65,10 @@ def test_the_first_epoch_of_best_validation_is_chosen_whatever_the_test_set_says
     config = Config.model_validate(plain.config, strict=False)
     problem = Problem.of(config.model, splits, initialisation="as_built", seed=9, device="cpu")
     curves = {"validation_accuracy": [0.1, 0.8, 0.8, 0.3], "test_accuracy": [0.9, 0.4, 0.5, 0.6]}
-    metrics = trained_metrics(problem, History(curves=curves))
+    metrics = trained_metrics(problem, History(curves=curves), config.recipe)
     assert metrics["test_accuracy_selected"].value == 0.4
     assert metrics["test_accuracy_oracle_best"].value == 0.9
-    untrained = trained_metrics(problem, History())
+    untrained = trained_metrics(problem, History(), config.recipe)
     assert math.isnan(untrained["test_accuracy_selected"].value)
     assert math.isnan(untrained["test_accuracy_oracle_best"].value)
 

@@ -48,7 +48,9 @@ def a_trial(spec: ModelSpec, **changes: Any) -> Trial:
 
 
 def peak_of(trial: Trial) -> int:
-    return training_bytes(training_growth(trial), evaluation_growth(trial), trial.recipe, SIZES)
+    return training_bytes(
+        training_growth(trial), evaluation_growth(trial), trial.evaluation_batch(), trial.recipe, SIZES
+    )
 
 
 SIZES = Sizes(NUM_EXAMPLES, 0, 0, NUM_STATE - NUM_CLASSES, 1, NUM_STATE, 2, 4 * NUM_FEATURES + 8)

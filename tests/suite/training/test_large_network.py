@@ -1,4 +1,4 @@
-"""ResNet-50 for 64 x 64 pixels and 200 classes: a step, a mask of 1 %, a Hessian product, in bounded memory."""
+"""ResNet-50 for 64 x 64 pixels and 200 classes: a step, evaluations, a mask of 1 %, a product, in bounded memory."""
 
 import json
 import subprocess
@@ -29,14 +29,24 @@ torch.set_num_threads(1)
 _, tasks = read_study("quickstart", ["tasks=['resnet50-tinyimagenet']"])
 task = tasks["resnet50-tinyimagenet"]
 draw = torch.Generator().manual_seed(0)
-pixels = torch.randint(0, 256, (16, 3, 64, 64), generator=draw, dtype=torch.uint8)
-targets = torch.randint(0, 200, (16,), generator=draw)
-splits = {"train": Split(pixels, targets, Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))}
+
+
+def split(count):
+    pixels = torch.randint(0, 256, (count, 3, 64, 64), generator=draw, dtype=torch.uint8)
+    targets = torch.randint(0, 200, (count,), generator=draw)
+    return Split(pixels, targets, Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
+
+
+splits = {"train": split(16), "validation": split(48), "test": split(48)}
+targets, sizes = splits["train"].targets, []
 spec = model_spec(task.model, task.model_options, (3, 64, 64), 200)
-recipe = task.recipe("lomp").model_copy(update={"batch_size": 16, "warmup_epochs": 0})
+recipe = task.recipe("lomp").model_copy(update={"batch_size": 16, "micro_batch_size": 16, "warmup_epochs": 0})
 problem = Problem.of(spec, splits, initialisation=recipe.initialisation, seed=0, device="cpu")
 initial = problem.state()
+hook = problem.model.register_forward_pre_hook(lambda model, given: sizes.append(len(given[0])))
 history = train(problem.model, splits, recipe, 0, stop_step=1)
+hook.remove()
+num_at_once = max(sizes)
 dense = problem.state()
 search = Search(problem, NUM_KEEP, 0, recipe, task.training, initial, dense, None, None, lambda *_: None)
 ticket = lomp.find_ticket(search, lomp.Options(fine_tune=False))
@@ -65,6 +75,8 @@ print(json.dumps({
     "num_prunable": problem.num_prunable,
     "num_moved": sum(not torch.equal(initial[name], dense[name]) for name in problem.prunable),
     "num_tensors": len(problem.prunable),
+    "num_at_once": num_at_once,
+    "num_curves": len(history.curves),
     "train_loss": history.curves["train_loss"][0],
     "num_kept": num_kept(ticket.masks),
     "num_nonzero": int(weights.count_nonzero()),
@@ -86,6 +98,8 @@ def test_resnet50_trains_is_pruned_and_multiplied_in_bounded_memory() -> None:
     print(f"{found}, peak {found['peak_bytes'] / 2**30:.2f} GiB")
     assert found["num_prunable"] == NUM_PRUNABLE
     assert found["num_moved"] == found["num_tensors"] == 54
+    assert found["num_at_once"] == 16  # of 48 that are evaluated
+    assert found["num_curves"] == 7
     assert 4 < found["train_loss"] < 8  # ln 200 = 5.3, and what random logits of this start add
     assert found["num_kept"] == found["num_nonzero"] == NUM_KEEP
     assert found["num_larger"] == NUM_KEEP - 1  # the weights that are kept are the largest

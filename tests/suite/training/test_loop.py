@@ -237,6 +237,19 @@ def test_curves_have_a_point_per_epoch_and_are_what_they_say(recipe: Make) -> No
     assert (history.curves["test_loss"][-1], history.curves["test_accuracy"][-1]) == last
 
 
+@pytest.mark.parametrize(("micro_batch_size", "largest"), [(None, 20), (7, 7), (1, 1)])
+def test_an_evaluation_takes_no_more_at_once_than_a_step(
+    recipe: Make, micro_batch_size: int | None, largest: int
+) -> None:
+    model, sizes = network(), []
+    train(model, splits(), recipe(epochs=1, batch_size=20), 0)  # looks at the network
+    model.register_forward_pre_hook(lambda model, given: None if model.training else sizes.append(len(given[0])))
+    history = train(model, splits(), recipe(epochs=1, batch_size=20, micro_batch_size=micro_batch_size), 0)
+    assert max(sizes) == largest
+    assert sum(sizes) == 40
+    assert history.curves["test_loss"][-1] == pytest.approx(evaluate(model, splits()["test"]).loss, rel=1e-6)
+
+
 def test_the_train_loss_of_an_epoch_is_the_mean_over_its_examples(recipe: Make) -> None:
     # With a vanishing rate the network stands still, so batches of any size add up to the loss of the whole.
     model, data = network(), splits()
