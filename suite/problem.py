@@ -1,6 +1,7 @@
 """A network together with its data: what is trained, pruned and measured."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suite.curvature.arithmetic import tensor_cores
+from suite.curvature.arithmetic import Operands, tensor_cores
 from suite.evaluation_batch import LARGEST_BATCH, evaluation_batch
 from suite.initialisation import initialise
 from suite.memory_order import channels_last
@@ -71,6 +72,7 @@ def evaluate(
     examples: Examples,
     *,
     batch_size: int | None = None,
+    operands: Operands = "full",
 ) -> Evaluation:
     """Evaluate a network on every example once, in eval mode, and leave it in the mode it was in.
 
@@ -79,15 +81,18 @@ def evaluate(
         examples: at least one.
         batch_size: at most so many examples per forward pass, such as a recipe's micro-batch; None: LARGEST_BATCH. A
             wide network takes fewer in any case, see suite.evaluation_batch.
+        operands: what those of products are rounded to; weights, and the loss of the logits, never are.
 
     Returns:
         Loss summed in float64 over all examples and divided by n; accuracy from an exact count.
     """
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=examples.targets.device)
-    correct = torch.zeros((), dtype=torch.int64, device=examples.targets.device)  # no batch waits for the one before
-    with channels_last(model), tensor_cores("full", examples.targets.device):
+    device = examples.targets.device
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)  # no batch waits for the one before
+    coarse = torch.autocast(device.type, torch.bfloat16) if operands == "bfloat16" else nullcontext()
+    with channels_last(model), tensor_cores(operands, device), coarse:
         largest = evaluation_batch(model, examples.part(slice(0, 1)).network_inputs())
         for batch in examples.parts(min(batch_size or LARGEST_BATCH, largest)):
             logits = model(batch.network_inputs())

@@ -78,6 +78,8 @@ def tables(config: Config, record: Record) -> dict[str, list[dict[str, Any]]]:
 def trained_metrics(problem: Problem, history: History, recipe: Recipe) -> dict[str, Metric]:
     """Return what every trained network is measured by: at the last epoch, and at the epoch chosen on validation.
 
+    The last epoch is evaluated in float32; the two that are chosen from the curves are in the training's precision.
+
     The best test accuracy over epochs is stored under a name that says so; it chose its epoch on the test set.
     """
     measured = {

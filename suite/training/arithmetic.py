@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from suite.curvature.arithmetic import tensor_cores
+from suite.curvature.arithmetic import Operands, tensor_cores
 from suite.errors import UserError
 from suite.study import Recipe
 
@@ -47,6 +47,11 @@ class Arithmetic:
         _check_precision(precision, device)
         return cls(precision, recipe.compile, device)
 
+    @property
+    def operands(self) -> Operands:
+        """Return what operands of products are rounded to."""
+        return "full" if self.precision == "float32" else self.precision
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within, let products round as they should, and let cuDNN take algorithms that give the same bits again.
@@ -57,7 +62,7 @@ class Arithmetic:
         torch.backends.cudnn.deterministic = True
         try:
             with (
-                tensor_cores("tf32" if self.precision == "tf32" else "full", self.device),
+                tensor_cores(self.operands, self.device),
                 nullcontext() if self.compile == "none" else _without_limit(),
             ):
                 yield

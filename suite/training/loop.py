@@ -50,6 +50,7 @@ def train(
     Args:
         model: its parameters with requires_grad are trained.
         splits: "train", and for the curves "validation" and "test" where they are there; on the model's device.
+            Curves are evaluated in the training's own precision, as its train_loss is.
         recipe: optimiser, schedule, epochs.
         seed: order and augmentation of epoch e are drawn from generators of (seed, e), see Batches; what layers draw on
             the way, such as dropout, from a generator of the seed as well.
@@ -195,7 +196,7 @@ class _Run:
         for name in ("validation", "test"):
             if name in self.splits:
                 model, batch_size = self.changing.model, self.recipe.micro_batch_size
-                found = evaluate(model, self.splits[name], batch_size=batch_size)
+                found = evaluate(model, self.splits[name], batch_size=batch_size, operands=self.arithmetic.operands)
                 values |= {f"{name}_loss": found.loss, f"{name}_accuracy": found.accuracy}
         return values
 

@@ -61,6 +61,19 @@ def test_evaluation_uses_running_statistics_and_leaves_no_trace() -> None:
     assert not model.training
 
 
+def test_an_evaluation_in_bfloat16_rounds_products_and_sums_logits_in_double() -> None:
+    model = network()
+    inputs, targets = data(300, torch.float32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = torch.cat([model(batch) for batch in torch.split(inputs, 100)])
+    assert logits.dtype == torch.bfloat16
+    found = evaluate(model, Split(inputs, targets), batch_size=100, operands="bfloat16")
+    assert found.loss == pytest.approx(float(nn.functional.cross_entropy(logits.double(), targets)), rel=1e-14)
+    assert found.accuracy == int((logits.argmax(dim=1) == targets).sum()) / 300
+    assert found != evaluate(model, Split(inputs, targets), batch_size=100)
+    assert not torch.is_autocast_enabled("cpu")
+
+
 def test_a_problem_is_a_function_of_its_seed() -> None:
     def build(seed: int) -> dict[str, Tensor]:
         return Problem.of(SPEC, {}, initialisation="kaiming_normal", seed=seed, device="cpu").state()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from suite.curvature.arithmetic import Operands
 from suite.errors import UserError
 from suite.problem import evaluate
 from suite.splits import Split
@@ -69,15 +70,19 @@ def test_bfloat16_rounds_products_and_nothing_that_stays(recipe: Make) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
-def test_a_training_in_bfloat16_learns_and_is_evaluated_in_float32(recipe: Make) -> None:
+@pytest.mark.parametrize(("precision", "operands"), [("float32", "full"), ("bfloat16", "bfloat16")])
+def test_curves_are_evaluated_as_the_training_computes(recipe: Make, precision: str, operands: Operands) -> None:
     model, data = network(), splits()
-    history = train(model, data, recipe(epochs=8, batch_size=16, learning_rate=0.05, precision="bfloat16"), 0)
+    history = train(model, data, recipe(epochs=8, batch_size=16, learning_rate=0.05, precision=precision), 0)
     assert history.curves["test_accuracy"][-1] > 0.9
-    last = evaluate(model, data["test"])
-    assert (history.curves["test_loss"][-1], history.curves["test_accuracy"][-1]) == last
+    last = history.curves["test_loss"][-1], history.curves["test_accuracy"][-1]
+    assert last == evaluate(model, data["test"], operands=operands)
+    exact = evaluate(model, data["test"])
     with torch.no_grad():
         logits = model.eval()(data["test"].inputs)
-    assert last.loss == pytest.approx(float(nn.functional.cross_entropy(logits, data["test"].targets)), rel=1e-6)
+    assert exact.loss == pytest.approx(float(nn.functional.cross_entropy(logits, data["test"].targets)), rel=1e-6)
+    assert (last == exact) == (precision == "float32")
+    assert last[0] == pytest.approx(exact.loss, rel=3e-2)
 
 
 def test_flags_are_as_they_were(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
