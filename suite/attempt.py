@@ -21,6 +21,7 @@ from suite.cells._trains import trains_with
 from suite.claim import Assignment, Owner, claimed
 from suite.curvature.pace import silent
 from suite.curvature.slq import ProbeMap, inline_map
+from suite.device_memory import lack_of_memory_named
 from suite.environment import best_device, environment, hardware
 from suite.errors import STORAGE_ERRORS, UserError
 from suite.extensions import load
@@ -152,7 +153,8 @@ def _record(cell: Cell, store: Store, context: Context) -> Record:
     module = load("suite.cells", cell.id.kind, "kind of cell")
     inputs = {role: store.load(cell_id) for role, cell_id in cell.inputs.items()}
     config = module.Config.model_validate(cell.config, strict=False)
-    record: Record = module.run(config, inputs, context)
+    with lack_of_memory_named(cell.config):
+        record: Record = module.run(config, inputs, context)
     record.environment |= trained_in(trains_with(cell.id.kind, config), context.device)
     return record
 
