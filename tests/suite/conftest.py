@@ -31,6 +31,19 @@ from suite.study import Recipe, read_study
 SPEC = ModelSpec(name="mlp", options={"hidden": [8]}, version=1, input_shape=(6,), num_classes=3)
 
 
+@pytest.fixture
+def allow_tf32() -> Iterator[Callable[[bool], None]]:
+    """Return a function that sets torch's two switches of TF32, which monkeypatch cannot put back."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+
+    def switch(allowed: bool) -> None:
+        matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+
+    yield switch
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
 @dataclass(frozen=True)
 class Committed:
     """A study whose cells are all committed."""

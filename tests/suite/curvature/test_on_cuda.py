@@ -66,12 +66,11 @@ def test_products_on_the_device_are_those_of_the_cpu_in_float64(kind, fast_kerne
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_tf32_is_what_operands_say_and_the_switches_are_put_back(allowed, monkeypatch):
+def test_tf32_is_what_operands_say_and_the_switches_are_put_back(allowed, allow_tf32):
     if torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("TF32 came with compute capability 8.0")
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    monkeypatch.setattr(matmul, "allow_tf32", allowed)
-    monkeypatch.setattr(cudnn, "allow_tf32", allowed)
+    allow_tf32(allowed)
     model, names, batches = _convolutional()
     probe = _probe(sum(model.get_parameter(name).numel() for name in names))
     exact = HessianOperator(model, names, batches, torch.float64).matvec(probe.double())
