@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint types unit slow unit-and-slow chromium browser slurm-up slurm-down test-slurm benchmark benchmark-limit benchmark-sweep clean
+.PHONY: help setup quickstart test lint types unit slow unit-and-slow chromium browser slurm-up slurm-down test-slurm test-gpu benchmark benchmark-limit benchmark-sweep clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ slurm-down: ## stop it and remove every trace of it
 
 test-slurm: setup ## test on it; it is started if it is down, and stopped again
 	$(BIN)/pytest -q --durations=15 -m "slurm and not gpu"
+
+test-gpu: setup ## test what only a CUDA device can show, on a machine that has one; two GPUs show the most
+	$(BIN)/pytest -q --durations=15 -m gpu
 
 benchmark: setup .venv-benchmark/.installed ## measure beside PyHessian and curvlinops, half an hour; rewrites the README's table
 	.venv-benchmark/bin/python -W ignore -m tests.performance.bench_products
