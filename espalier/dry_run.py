@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from suite.plan import Plan
     from suite.study import Task
 
-WIDTH = 100  # of a table in a pipe
+WIDTH = 100  # of lines in a pipe
+_UNBOUNDED = 10_000  # columns, more than any table has
 BUDGET_S = 4.0  # for the timings of one task
 USUAL_TFLOPS = 20.0  # that a data-centre GPU may sustain in float32 on convolutions; an example
 _CUDA_BYTES = 3 * 2**30  # of host memory that CUDA's libraries take; a guess
@@ -70,9 +71,11 @@ def tell_plan(
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
+    # A number that is broken over two lines reads as two.
+    wide = Console(width=max(console.width, shown.width()))
     console.print(shown.head(store.folder), highlight=False, soft_wrap=True, markup=False)
     if found.costs:
-        console.print(shown.table(plain=not console.is_terminal))
+        wide.print(shown.table(plain=not console.is_terminal), crop=False)
     at_once = workers or (profile.max_running if profile else num_workers())
     for line in shown.lines(at_once, profile, [find(task) for task in plan.tasks.values()]):
         console.print(line, highlight=False, markup=False)
@@ -83,6 +86,7 @@ class Shown:
 
     def __init__(self, plan: "Plan", found: "Estimate", tflops: float | None) -> None:
         self.plan, self.found, self.tflops = plan, found, tflops
+        self.untold = {} if tflops else found.contradictory  # tasks whose times are worth nothing
 
     def seconds(self, cost: "CellCost") -> "Guess":
         """Return a cell's time on the device that is meant."""
@@ -104,6 +108,13 @@ class Shown:
         left = "; left to do:" if self.found.costs else ": nothing is left to do"
         return f"study {self.plan.study.name}: {len(self.plan.cells)} cells{done}{left}"
 
+    def width(self) -> int:
+        """Return the columns of a screen that the table takes."""
+        from rich.measure import Measurement
+
+        console = Console(width=_UNBOUNDED)
+        return Measurement.get(console, console.options, self.table(plain=False)).maximum
+
     def table(self, *, plain: bool) -> "Table":
         """Return a row for each task and kind of work, and the totals."""
         from rich import box
@@ -113,7 +124,7 @@ class Shown:
         rows = list(self._rows())
         used = [index for index in range(len(_HEADS)) if any(row[index] not in ("", "-") for row in rows)]
         for index in used:
-            table.add_column(_HEADS[index], justify="right" if index else "left", no_wrap=not index, overflow="fold")
+            table.add_column(_HEADS[index], justify="right" if index else "left", no_wrap=True)
         for row in rows:
             table.add_row(*(row[index] for index in used))
         return table
@@ -135,14 +146,15 @@ class Shown:
         if self.found.device == "cuda":
             peaks = device_peaks
         known = [peak for peak in peaks if peak is not None]
-        time = Guess.total(self.seconds(cost) for cost in costs)
+        time = Guess.total(self.seconds(cost) for cost in costs if cost.task not in self.untold)
+        untold = any(cost.task in self.untold for cost in costs)
         return [
             name,
             str(len(costs)),
             likely(Guess.total(each.num_trainings for each in work), count),
             likely(Guess.total(each.gradient_steps for each in work), count),
             likely(Guess.total(each.products for each in work), count),
-            likely(time, duration),
+            " ".join([likely(time, duration)] * (time.high > 0 or not untold) + ["+?" if time.high else "?"] * untold),
             ends(time, duration),
             (in_bytes(max(known)) if known else "?") + " +?" * (len(known) < len(peaks) and bool(known)),
             in_bytes(sum(each.disk_bytes for each in work)),
@@ -163,6 +175,16 @@ class Shown:
             yield from self._profile(profile)
 
     def _times(self, workers: int) -> Iterator[str]:
+        yield from self._of_the_machine(workers) if not self.untold else self._contradictions()
+        given, hint = (self.tflops, "") if self.tflops else (USUAL_TFLOPS, " (--tflops to change)")
+        total = gpu_hours(self.found.flops.times(1 / (1e12 * given)))
+        yield f"at {given:g} TFLOP/s sustained: {total}{hint}; small networks wait for their kernels, and sustain less"
+
+    def _contradictions(self) -> Iterator[str]:
+        for task, spread in self.untold.items():
+            yield f"{task}: no times, for equal trials differed by a factor of {spread:.2g}; estimate it again later."
+
+    def _of_the_machine(self, workers: int) -> Iterator[str]:
         flops = self.found.flops
         chain = self.found.longest_chain(self.likely_s)
         labels = [f"{len(costs)} {label}" for label, costs in _grouped(chain, lambda cost: cost.label).items()]
@@ -179,9 +201,6 @@ class Shown:
         else:
             total, where = guessed(self.found.seconds, hours), "this machine's processor"
         yield f"on {where}: {total}; {operations(flops.likely)} operations"
-        given, hint = (self.tflops, "") if self.tflops else (USUAL_TFLOPS, " (--tflops to change)")
-        total = gpu_hours(flops.times(1 / (1e12 * given)))
-        yield f"at {given:g} TFLOP/s sustained: {total}{hint}; small networks wait for their kernels, and sustain less"
 
     def _measured(self) -> Iterator[str]:
         from suite.environment import hardware
@@ -192,6 +211,7 @@ class Shown:
             parts = [
                 f"{what} {count(1 / timing.per_example_s)}"
                 + f" (from {timing.size}, not {timing.wanted})" * timing.is_extrapolated
+                + " (on one thread: more were slower)" * timing.on_one_thread
                 for what, timing in timings(rates).items()
             ]
             on = f" on {_threads(rates.subject.threads)}" if self.found.device == "cpu" else ""
@@ -200,7 +220,7 @@ class Shown:
     def _doubts(self) -> Iterator[str]:
         load, processors = os.getloadavg()[0], num_processors()
         if self.found.device == "cpu" and load > _BUSY * processors:
-            yield f"this machine is busy (load {load:.1f} on {processors} processors): measured times are too long."
+            yield f"this machine is busy (load {load:.1f} on {processors} processors): a study now takes longer."
         yield "extrapolated: time, linear in steps and examples; memory of one cell, from what small trials allocate."
         if (processes := max(cost.cell.processes for cost in self.found.costs)) > 1:
             yield f"data_parallel: memory is that of one process of {processes}; time leaves out what they exchange."
@@ -236,7 +256,7 @@ class Shown:
             on_one = ceil(asked.cells_at_once / asked.gpus)
             of_cell = max((cost.memory.device_bytes for cost in costs if cost.memory), default=0)
             yield f"{in_bytes(on_one * of_cell)} on {gpu}"
-        if asked.gpus and self.found.device == "cpu" and self.tflops is None:
+        if self.untold or (asked.gpus and self.found.device == "cpu" and self.tflops is None):
             return  # a processor's time says nothing about a GPU's
         # Cells that share a GPU may take as long as one after the other.
         beside = min(asked.cells_at_once, asked.gpus or asked.cells_at_once)

@@ -66,6 +66,15 @@ class Estimate:
     device: str
 
     @property
+    def contradictory(self) -> dict[str, float]:
+        """Task -> by what factor equal trials of it differed, where that is too much for any of them to be believed."""
+        spreads = {
+            task: max((each.spread for each in rates.measured() if each.is_contradictory), default=0.0)
+            for task, rates in self.rates.items()
+        }
+        return {task: spread for task, spread in spreads.items() if spread}
+
+    @property
     def seconds(self) -> Guess:
         """Of all cells, one after the other."""
         return Guess.total(cost.seconds for cost in self.costs)

@@ -132,6 +132,10 @@ class Rates:
                 self.products[dtype] = product_timing(self._trial(recipe), dtype, most, budget_s)
         return self.products[dtype]
 
+    def measured(self) -> list[Timing]:
+        """Return all timings that were made."""
+        return [*self.steps.values(), *([self.evaluation] if self.evaluation else []), *self.products.values()]
+
     def eigendecomposition_s(self, dim: int) -> float:
         """Return the time of a full eigendecomposition in float64."""
         if self._eigen_s is None:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ _GROWTH = 4  # from one trial's size to the next
 _TRIES = 2  # of each size that is quick enough, of which the faster one counts
 _MOST_OF_BUDGET = 0.6  # that is left, for the next size
 _EIGEN_DIM = 400
+CONTRADICTION = 3.0  # between equal trials: beyond, something else than the computation was measured
 _SMALLEST = 2  # batch normalisation needs two examples
 
 
@@ -37,12 +38,16 @@ class Timing:
         size: examples.
         wanted: examples of the real one; above size, what is not fixed is extrapolated by example.
         fixed_s: the part of the seconds that more examples do not lengthen, such as an optimiser's over all weights.
+        spread: slowest of equal trials over the fastest, which is the one that counts; 1.0 where there was but one.
+        on_one_thread: of several that it is meant for: they were slower.
     """
 
     seconds: float
     size: int
     wanted: int
     fixed_s: float = 0.0
+    spread: float = 1.0
+    on_one_thread: bool = False
 
     @property
     def per_example_s(self) -> float:
@@ -54,36 +59,65 @@ class Timing:
         """Whether the real size was too large to try."""
         return self.size < self.wanted
 
+    @property
+    def is_contradictory(self) -> bool:
+        """Whether equal trials differ by so much that none of them can be believed."""
+        return self.spread > CONTRADICTION
 
-def growing(run: Callable[[int, int], None], wanted: int, budget_s: float) -> Timing:
+
+def fastest(run: Callable[[int, int], None], wanted: int, budget_s: float, device: str) -> Timing:
+    """Time a computation with all threads, and on processors with one alone as well; return what is faster.
+
+    Threads that share a processor with others at work wait for one another, up to a thousand times as long as they
+    compute. Threads on a free machine are about as fast as one of them alone, or faster.
+
+    Args: as of growing.
+    """
+    count = torch.get_num_threads()
+    if device != "cpu" or count == 1:
+        return growing(run, wanted, budget_s, device)
+    with threads(1):
+        alone = growing(run, wanted, budget_s / 2, device)
+    together = growing(run, wanted, budget_s / 2, device)
+    if alone.per_example_s < together.per_example_s:
+        return replace(alone, on_one_thread=True)
+    return together
+
+
+def growing(run: Callable[[int, int], None], wanted: int, budget_s: float, device: str) -> Timing:
     """Time a computation on growing sizes, up to the wanted one or the last that the budget allows.
 
     Args:
         run: computes on so many examples, so many times.
         wanted: the size that is asked about.
-        budget_s: for all trials but a first one, which loads kernels; one more is made in any case.
+        budget_s: for all trials but a first one, which loads kernels; one more is made in any case. Of wall time.
+        device: "cpu" or "cuda", that computes; on processors what others do there meanwhile is not counted.
     """
+    clock = _clock(device)
     size = min(_SMALLEST, wanted)
     run(size, 1)  # libraries choose and load their kernels, which is no part of the budget
     began = time.monotonic()
     tried = []
     while True:
-        once = _seconds(run, size, 1)
-        if once < (budget_s - (time.monotonic() - began)) / _GROWTH:
-            once = min(once, _seconds(run, size, 1))
+        once, wall_s = _seconds(run, size, 1, clock)
+        if wall_s < (budget_s - (time.monotonic() - began)) / _GROWTH:
+            once, wall_s = min((once, wall_s), _seconds(run, size, 1, clock))
         tried.append((size, once))
-        left = budget_s - (time.monotonic() - began)
+        slowed = max(1.0, wall_s / max(once, 1e-6))  # by others at work
+        left = (budget_s - (time.monotonic() - began)) / slowed
         next_size = min(wanted, _GROWTH * size)
         if size == wanted or not _fits(tried, next_size, left):
             break
         size = next_size
-    fastest = once
+    shortest, blocks = once, []
     for _ in range(_BLOCKS):
-        left = budget_s - (time.monotonic() - began)
-        repeats = min(_MAX_REPEATS, int(min(left, _LEAST_S) / max(fastest, 1e-6)))
+        left = (budget_s - (time.monotonic() - began)) / slowed
+        repeats = min(_MAX_REPEATS, int(min(left, _LEAST_S) / max(shortest, 1e-6)))
         if repeats >= 1:
-            fastest = min(fastest, _seconds(run, size, repeats) / repeats)
-    return Timing(fastest, size, wanted, min(fastest, _fixed_s(tried)) if size < wanted else 0.0)
+            blocks.append(_seconds(run, size, repeats, clock)[0] / repeats)
+            shortest = min(shortest, blocks[-1])
+    fixed_s = min(shortest, _fixed_s(tried)) if size < wanted else 0.0
+    return Timing(shortest, size, wanted, fixed_s, max(blocks) / max(min(blocks), 1e-9) if blocks else 1.0)
 
 
 def _fits(tried: list[tuple[int, float]], size: int, left_s: float) -> bool:
@@ -108,10 +142,25 @@ def _fixed_s(tried: list[tuple[int, float]]) -> float:
     return min(large_s, max(0.0, large_s - large * per_example_s))
 
 
-def _seconds(run: Callable[[int, int], None], size: int, repeats: int) -> float:
-    began = time.monotonic()
+def _seconds(
+    run: Callable[[int, int], None], size: int, repeats: int, clock: Callable[[], float]
+) -> tuple[float, float]:
+    """Return what a computation takes by a clock, and by the one on the wall."""
+    began, on_wall = clock(), time.monotonic()
     run(size, repeats)
-    return time.monotonic() - began
+    return clock() - began, time.monotonic() - on_wall
+
+
+def _clock(device: str) -> Callable[[], float]:
+    """Return the clock of what a device computes: of the processors' own time, which others at work do not lengthen.
+
+    A thread that shares in all parallel work, and waits for the others, computes as long as a free machine would take.
+    Where it sleeps meanwhile, the time of all threads, shared out among them, is longer. A GPU has no such clock.
+    """
+    if device != "cpu":
+        return time.monotonic
+    count = torch.get_num_threads()
+    return lambda: max(time.thread_time(), time.process_time() / count)
 
 
 @dataclass(frozen=True)
@@ -169,10 +218,11 @@ def step_timing(trial: Trial, budget_s: float) -> Timing:
     splits: dict[int, Split] = {}
 
     def steps(size: int, repeats: int) -> None:
-        split = splits.setdefault(size, trial.split(4 * size))
-        trial.train(model, size, repeats, split)
+        if size not in splits:
+            splits[size] = trial.split(4 * size)
+        trial.train(model, size, repeats, splits[size])
 
-    return growing(steps, trial.recipe.batch_size, budget_s)
+    return fastest(steps, trial.recipe.batch_size, budget_s, trial.device)
 
 
 def evaluation_timing(trial: Trial, wanted: int, budget_s: float) -> Timing:
@@ -181,11 +231,12 @@ def evaluation_timing(trial: Trial, wanted: int, budget_s: float) -> Timing:
     splits: dict[int, Split] = {}
 
     def evaluations(size: int, repeats: int) -> None:
-        split = splits.setdefault(size, trial.split(size))
+        if size not in splits:
+            splits[size] = trial.split(size)
         for _ in range(repeats):
-            evaluate(model, split)
+            evaluate(model, splits[size])
 
-    return growing(evaluations, min(trial.evaluation_batch(), wanted), budget_s)
+    return fastest(evaluations, min(trial.evaluation_batch(), wanted), budget_s, trial.device)
 
 
 def product_timing(trial: Trial, dtype: str, wanted: int, budget_s: float) -> Timing:
@@ -204,7 +255,7 @@ def product_timing(trial: Trial, dtype: str, wanted: int, budget_s: float) -> Ti
         if operator.device.type == "cuda":
             torch.cuda.synchronize()
 
-    return growing(products, min(LARGEST_BATCH, wanted), budget_s)
+    return fastest(products, min(LARGEST_BATCH, wanted), budget_s, trial.device)
 
 
 def eigendecomposition_s(device: str) -> float:
@@ -217,7 +268,8 @@ def eigendecomposition_s(device: str) -> float:
             float(torch.linalg.eigh(matrix + matrix.T).eigenvalues[0])
 
     decompositions(_EIGEN_DIM, 1)
-    return _seconds(decompositions, _EIGEN_DIM, 1) / _EIGEN_DIM**3
+    tries = [_seconds(decompositions, _EIGEN_DIM, 1, _clock(device))[0] for _ in range(_TRIES)]
+    return min(tries) / _EIGEN_DIM**3
 
 
 @contextmanager

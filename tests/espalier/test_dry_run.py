@@ -174,3 +174,32 @@ def test_several_processes_that_share_batches(small_study: Path, seen: Espalier,
     # each of the two evaluates everything, but for the cell that trains nothing: it has one process
     operations = 144 * (3 * 246 * 32 + 2 * (270 * 16 + 250 * 18) + 250)
     assert gpu_seconds(shared) == pytest.approx(operations / 1e9, rel=0.1)
+
+
+def test_trials_that_contradict_one_another_give_no_times(
+    small_study: Path, seen: Espalier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from suite.estimate import timing
+
+    monkeypatch.setattr(timing, "CONTRADICTION", 0.0)
+    study = ("run", small_study, "--dry-run", "--set", "analyses=[]")
+    out = seen(*study)
+    assert columns(out, "imp")[:4] == ["4", "4", "48", "?"]
+    assert re.search(
+        r"^tiny: no times, for equal trials differed by a factor of [\d.]+; estimate it again later\.$", out, re.M
+    )
+    assert not re.search(r"longest chain|one cell at a time|this machine's processor:", out)
+    assert "at 20 TFLOP/s sustained: " in out
+    of_a_gpu = seen(*study, "--tflops", "1")  # whose times are counted, not measured
+    assert "no times" not in of_a_gpu
+    assert "longest chain" in of_a_gpu
+
+
+def test_no_number_is_broken_over_two_lines(small_study: Path, seen: Espalier, monkeypatch: pytest.MonkeyPatch) -> None:
+    from espalier import dry_run
+
+    monkeypatch.setattr(dry_run, "WIDTH", 40)
+    out = seen("run", small_study, "--dry-run", "--set", "methods=[]", "--set", "options={}")
+    table = out[: out.index("longest chain")].splitlines()[1:]
+    assert all(re.match(r"(Task and work|tiny|  [a-z_]+)  ", row) for row in table), out
+    assert re.search(r"  limit  .* \S+-\S+ (s|min)  ", out)
