@@ -39,8 +39,11 @@ def tell_plan(
     tflops: float | None,
     workers: int | None,
     profile: "Profile | None",
+    check: "Callable[[Plan, Path], None] | None" = None,
 ) -> None:
     """Plan a study, estimate it on this machine, and print both; nothing is made or left on disk.
+
+    check: of the plan and its folder, before anything is measured; it raises as a run would.
 
     Raises:
         UserError: as for a run of the study.
@@ -63,6 +66,8 @@ def tell_plan(
     with told_by_the_engine():
         plan = make_plan(*read_study(study, override), find)
     store = Store((out or Path("runs") / plan.study.name).absolute())
+    if check is not None:
+        check(plan, store.folder)
     with progress_bar() as advance:
         found = estimate(
             plan, find, lambda cell: store.is_committed(cell.id), best_device(), budget_s=BUDGET_S, advance=advance

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from espalier.dry_run import tell_plan
-from espalier.terminal import SOME_FAILED, command, complain, num_workers, resumable, told_by_the_engine
+from espalier.terminal import SOME_FAILED, command, complain, num_processors, num_workers, resumable, told_by_the_engine
 
 if TYPE_CHECKING:
     from launchers._profile import Profile
@@ -73,13 +73,16 @@ def run(
     from launchers._profile import read_profile
 
     run_on = launcher_called(launcher, profile)
-    estimate = partial(tell_plan, study, override, out, workers=1 if launcher == "inline" else workers)
+    check = None if launcher == "slurm" else partial(_check_here, workers)
+    estimate = partial(tell_plan, study, override, out, workers=1 if launcher == "inline" else workers, check=check)
     chosen = None if profile is None else read_profile(profile)
     if _estimated(estimate, chosen, dry_run=dry_run, smoke=smoke, tflops=tflops):
         return
     plan, folder = _planned(study, override, out, is_smoke=smoke)
     if launcher == "slurm":
         check_folder_name(folder)
+    if check is not None:
+        check(plan, folder)
     with removed_if_refused(folder):
         _make_folder(plan, folder)
         run_and_report(plan, folder, run_on, workers or num_workers())
@@ -147,7 +150,7 @@ def run_and_report(plan: "Plan", folder: Path, run_on: "Callable[..., list[Outco
         complain(failure)
     _collect_and_report(folder, console)
     if any(outcome.status in ("failed", "upstream_failed") for outcome in outcomes):
-        complain(f"some cells failed; mend the cause and run the same command again: {command()}")
+        complain(f"some cells failed; run the command again, with the cause mended: {command()}")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -225,6 +228,19 @@ def _planned(study: str, override: list[str], out: Path | None, *, is_smoke: boo
         print(f"left out of the smoke: {line}")
     # Never the folder of the study itself, whoever named it: its frozen plan would be replaced.
     return make_plan(small.study, small.tasks), folder.with_name(folder.name + SUFFIX)
+
+
+def _check_here(workers: int | None, plan: "Plan", folder: Path) -> None:
+    """Refuse what a local launcher cannot run on this machine.
+
+    Raises:
+        UserError: a cell would fail here, or the machine would.
+    """
+    from launchers._this_machine import check_this_machine, check_workers
+    from suite.store import Store
+
+    check_workers(workers, num_processors())
+    check_this_machine(plan, Store(folder), num_processors())
 
 
 def _make_folder(plan: "Plan", folder: Path) -> None:

@@ -31,7 +31,7 @@ Initialisation = Literal[
 class Recipe(Settings):
     """How a network is trained. Whatever is in here can change a bit of the result, and is part of a cell's key."""
 
-    epochs: PositiveInt
+    epochs: Annotated[int, Field(ge=1, le=10**6)]
     batch_size: PositiveInt
     learning_rate: Annotated[float, Field(gt=0)]
     optimiser: Literal["sgd", "adam"] = "sgd"

@@ -1,9 +1,13 @@
 """Bad input to `run`: exit code 2, one line, nothing written (the fixture `refused` holds it to that)."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+from espalier.terminal import num_processors
 
 Refused = Callable[..., str]
 # Settings that are refused for the tiny study -> words that the one line must hold.
@@ -22,6 +26,12 @@ SETTINGS = [
     ("training.epoch=1", "unknown key 'training.epoch'. Did you mean 'epochs'?"),
     ("training.epochs=many", "training.epochs = 'many': Input should be a valid integer."),
     ("training.epochs=0", "training.epochs = 0: Input should be greater than or equal to 1."),
+    ("training.epochs=100000000000000000000", "Input should be less than or equal to 1000000."),
+    (
+        'recipes.lomp.compile="cuda_graphs"',
+        'task tiny: training.compile = "cuda_graphs" needs a CUDA GPU, this is cpu.',
+    ),
+    ("threads=1000", "task tiny: threads = 1000 is too much for "),
     ("training.learning_rate=nan", "training.learning_rate"),
     ("training.epochs.x=1", "'epochs' is a value, not a table."),
     ("training.epochs", "--set 'training.epochs' is no KEY=VALUE. Expected: for example"),
@@ -148,3 +158,21 @@ def test_a_model_that_does_not_fit_the_data_is_told_before_anything_runs(
     (working_folder / "wide.py").write_text(WIDE)
     settings = ("--set", f"model=wide:{function}", "--set", "model_options={}")
     assert words in refused("run", small_study, *settings)
+
+
+@pytest.mark.parametrize("setting", ['training.precision="tf32"', 'training.compile="cuda_graphs"', "threads=1000"])
+@pytest.mark.parametrize("also", [("--launcher", "ray"), ("--dry-run",), ("--smoke",)])
+def test_what_this_machine_cannot_run_is_refused_however_it_is_run(
+    setting: str, also: tuple[str, ...], small_study: Path, refused: Refused
+) -> None:
+    if torch.cuda.is_available() and not setting.startswith("threads"):
+        pytest.skip("a GPU can")
+    line = refused("run", small_study, "--set", "analyses=[]", "--set", setting, *also)
+    assert re.search(r"needs a CUDA GPU, this is cpu|threads = 1000 is too much for \d+ processors?", line)
+
+
+def test_more_workers_than_the_machine_can_hold(small_study: Path, refused: Refused) -> None:
+    line = refused("run", small_study, "--launcher", "ray", "--workers", "100000")
+    most = 16 * num_processors()
+    assert f"--workers 100000 is too much for {num_processors()} processor" in line
+    assert line.endswith(f"Expected: at most {most}, 16 for each.")

@@ -124,7 +124,7 @@ def test_what_failed_costs_what_needs_it_and_is_made_good_by_the_same_command(
     assert all(line.startswith("espalier: ") for line in (first, others, last))
     assert f"RuntimeError: no luck [bold]today (see {log})" in first
     assert others.endswith(f" and {len(states['missing']) - 1} more: needs {failed}")
-    assert "run the same command again: espalier run" in last
+    assert "run the command again, with the cause mended: espalier run" in last
     assert "RuntimeError: no luck [bold]today" in log.read_text()
     assert failed in espalier("status", "study").out
     done = {path: path.stat().st_mtime_ns for path in (working_folder / "study" / "cells").iterdir()}
