@@ -19,6 +19,7 @@ from suite.training.schedules import learning_rate, num_steps, steps_per_epoch
 # whose mean is ten times that is confidently wrong on nearly every example, after it had been better than guessing.
 EXPLODED = 10.0
 _BEYOND_MEASURE_NATS = 1e4
+_TYPICAL_WEIGHT = 0.1  # as layers of some hundred inputs begin
 
 
 @dataclass
@@ -105,13 +106,15 @@ class EpochLosses:
             )
         was = "" if math.isnan(before) else f"; it was {before:.4g} nats before"
         cause, repair = self._too_fast(step, before)
-        if precision == "bfloat16":
+        if precision == "bfloat16" and self._penalised() is None:
             cause = f"{cause.removesuffix('.')}, or bfloat16 is too coarse."
             repair = f'{repair.removesuffix(".")}, or set training.precision = "float32".'
         return TrainingDiverged(f"The loss is {loss} at {where}{was}.", cause, repair)
 
     def _too_fast(self, step: int, before: float = math.nan) -> tuple[str, str]:
-        """Return cause and repair where steps were too long."""
+        """Return cause and repair where steps were too long: those of a penalty, or all."""
+        if (penalised := self._penalised()) is not None:
+            return penalised
         rate = learning_rate(self.recipe, step, self._total)
         lower = f"Lower training.learning_rate (it is {self.recipe.learning_rate:g})"
         # A loss that has grown beyond all measure is not a matter of the first steps.
@@ -122,3 +125,22 @@ class EpochLosses:
                 f"{lower}, or set training.warmup_epochs = 1.",
             )
         return f"Likely: a learning rate of {rate:.3g} is too high.", f"{lower}."
+
+    def _penalised(self) -> tuple[str, str] | None:
+        """Return cause and repair where a penalty alone moves weights past zero in every step; Adam bounds them."""
+        recipe, rate = self.recipe, self.recipe.learning_rate
+        if recipe.optimiser != "sgd":
+            return None
+        if rate * recipe.weight_decay > 1:
+            return (
+                f"Likely: a weight decay of {recipe.weight_decay:g} is too high for a learning rate of {rate:g}: times "
+                "it, it is above 1, and every step carries weights past zero.",
+                f"Lower training.weight_decay, below {1 / rate:.3g}.",
+            )
+        if rate * recipe.l1 > _TYPICAL_WEIGHT:
+            return (
+                f"Likely: an L1 penalty of {recipe.l1:g} is too high for a learning rate of {rate:g}: every step moves "
+                f"each weight by {rate * recipe.l1:.3g}, further than weights are large.",
+                f"Lower training.l1, far below {_TYPICAL_WEIGHT / rate:.3g}.",
+            )
+        return None

@@ -118,3 +118,34 @@ def test_a_state_after_it_is_never_saved(recipe: Make, tmp_path: Path, monkeypat
         with pytest.raises(TrainingDiverged, match="at step 5 of 12"):
             train(model, splits(), recipe(epochs=4, batch_size=10), 0, hooks=hooks, stage=stage)
         assert steps == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause", "repair"),
+    [
+        ({"weight_decay": 1e9}, "a weight decay of 1e+09 is too high", "Lower training.weight_decay, below 20."),
+        ({"l1": 1e30}, "an L1 penalty of 1e+30 is too high", "Lower training.l1, far below 2."),
+        ({"weight_decay": 19.0, "l1": 1.9}, "a learning rate of 0.05 is too high", "Lower training.learning_rate (it"),
+        ({"l1": 1e30, "optimiser": "adam"}, "a learning rate of 0.05 is too high", "Lower training.learning_rate (it"),
+    ],
+)
+@pytest.mark.parametrize("is_finite", [False, True])
+def test_a_penalty_that_carries_weights_past_zero_is_named(
+    recipe: Make, changes: dict[str, object], cause: str, repair: str, is_finite: bool
+) -> None:
+    made = recipe(epochs=4, batch_size=10, learning_rate=0.05, warmup_epochs=1, **changes)
+    losses = EpochLosses(made, 30, 0, CPU)
+    losses.values[:] = torch.tensor([0.6, math.inf, 0.0])
+    with pytest.raises(TrainingDiverged) as error:
+        losses.check_exploded(8, 20.0, [0.6, 0.5], 2) if is_finite else losses.mean(7, "float32", [0.6, 0.5])
+    assert error.value.cause.startswith(f"Likely: {cause}")
+    assert error.value.repair.startswith(repair)
+
+
+def test_a_real_training_ends_by_its_weight_decay_from_above_its_bound(recipe: Make) -> None:
+    inputs = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    data = {"train": Split(inputs, torch.arange(30) % 2)}
+    made = recipe(epochs=200, batch_size=10, learning_rate=0.05, momentum=0.0, weight_decay=1e3)
+    with pytest.raises(TrainingDiverged, match="a weight decay of 1000 is too high"):
+        with torch.random.fork_rng(devices=[]):
+            train(nn.Linear(4, 2), data, made, 0)
