@@ -211,6 +211,8 @@ def prepare(
             f"Data set {name!r} needs no archive: it is written on first use. Those that do: {needing}."
         )
     path = (out or dataset_path(name)).absolute()
+    if path.is_dir():
+        raise refusal(path, "is a folder", "a file", f"Give a file in it: --out {path / f'{name}.h5'}.")
     if os.path.lexists(path):
         raise refusal(path, "is there already", "a new file", "Delete it to prepare it anew, or give another --out.")
     facts = {"licence": described.licence, "source": described.source}

@@ -108,10 +108,10 @@ def verify(
 
     Takes as much memory as the data set.
     """
-    from data import available, dataset_path, read_dataset
+    from data import available, read_dataset
     from data.hdf5 import is_sealed
 
-    file = dataset_path(str(file)) if str(file) in available() else file
+    file = _prepared(str(file)) if str(file) in available() else file
     dataset = read_dataset(file)
     for name, split in dataset.splits.items():
         shape = " x ".join(map(str, dataset.input_shape))
@@ -121,3 +121,21 @@ def verify(
     print(f"{'source':12}{dataset.source}")
     print(f"{'licence':12}{dataset.licence}")
     print(f"{'seal':12}{'unbroken' if is_sealed(file) else 'none: a file not written by espalier'}")
+
+
+def _prepared(name: str) -> Path:
+    """Return where a data set lies by its name.
+
+    Raises:
+        FileRefused: it is not there yet; with what makes it.
+    """
+    from data import dataset_path, describe, ensure
+    from data.hdf5 import refusal
+
+    path = dataset_path(name)
+    if _is_there(path):
+        return path
+    if describe(name).archive is not None:
+        return ensure(name)  # which says how it is prepared
+    repair = "There is nothing to verify before a study has used it."
+    raise refusal(path, "does not exist", f"data set {name}, which is written on first use", repair)

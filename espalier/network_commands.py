@@ -28,7 +28,10 @@ app = typer.Typer()
 
 Model = Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="A function that returns a torch.nn.Module.")]
 Weights = Annotated[Path, typer.Option(help="A state dict: torch.save(model.state_dict(), FILE).")]
-Data = Annotated[Path, typer.Option(help="HDF5 with train/inputs and train/targets.")]
+Data = Annotated[
+    Path,
+    typer.Option(help="HDF5 with train/inputs and train/targets, or a data set by its name (`espalier data list`)."),
+]
 LossTolerance = Annotated[
     float | None, typer.Option(help="Nats the mean loss may rise; by default the spread of batch losses.")
 ]
@@ -239,12 +242,14 @@ def _left_by_an_interrupt(is_search: bool, checkpoint: Path | None) -> str:
 
 
 def _source(model: str, weights: Path, data: Path, precision: str) -> "UserNetwork":
+    from data import available, ensure
     from suite.environment import best_device
     from suite.measure import arithmetic
     from suite.networks.sources import UserNetwork
 
     device = best_device()
     dtype, operands = arithmetic(precision, device, "--precision")
+    data = ensure(str(data)) if str(data) in available() else data
     return UserNetwork(model, weights, data, device, dtype, operands=operands)
 
 

@@ -201,7 +201,8 @@ def read_study(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[Study,
     known = (*Study.model_fields, *Task.model_fields)
     parsed = [_from_working_folder(*parse_override(text, known)) for text in overrides]
     apply_overrides(values, [(keys, value) for keys, value in parsed if keys[0] in Study.model_fields])
-    study = validated(Study, values, str(path) if _is_path(name_or_path) else f"study {name_or_path}")
+    where = str(path) if _is_path(name_or_path) else f"study {name_or_path}"
+    study = validated(Study, values, where, [keys for keys, _ in parsed])
     for_tasks = [(keys, value) for keys, value in parsed if keys[0] not in Study.model_fields]
     tasks = [_read_task(name, path.parent, for_tasks) for name in study.tasks]
     names = [task.name for task in tasks]
@@ -235,7 +236,8 @@ def _read_task(name: str, folder: Path, overrides: list[Override]) -> Task:
     if is_faithful:
         values = _faithful_values(values, faithful, name)
     apply_overrides(values, overrides)
-    task = validated(Task, values, f"task {name}:{FAITHFUL}" if is_faithful else f"task {name}")
+    where = f"task {name}:{FAITHFUL}" if is_faithful else f"task {name}"
+    task = validated(Task, values, where, [keys for keys, _ in overrides])
     if task.data.endswith((".h5", ".hdf5")) and not Path(task.data).is_absolute():
         task = task.model_copy(update={"data": str((path.parent / task.data).resolve())})
     for method in task.recipes:

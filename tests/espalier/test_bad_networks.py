@@ -416,3 +416,15 @@ def test_what_a_spectrum_of_fixed_effort_has_no_use_for(
 ) -> None:
     line = refused("spectrum", *options(**{option: value}))
     assert line.endswith(f"{value} goes with a tolerance. Expected: --tolerance beside it, or neither.")
+
+
+def test_a_data_set_by_its_name(refused: Refused, espalier: Callable[..., Any], working_folder: Path) -> None:
+    (working_folder / "named.py").write_text(
+        "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict(), working_folder / "named.pt")
+    words = ("spectrum", "--model", "named:build", "--weights", "named.pt")
+    assert "run: espalier data prepare mnist --from " in refused(*words, "--data", "mnist")
+    answer = espalier(*words, "--data", "digits", "--steps", "2", "--probes", "1", "--examples", "50", "--threads", "1")
+    assert answer.code == 0, answer
+    assert "num_examples: 50" in answer.out

@@ -69,6 +69,15 @@ def test_a_setting_that_cannot_be_is_refused(setting: str, words: str, small_stu
     assert words in refused("run", small_study, "--set", setting)
 
 
+def test_a_value_of_set_is_not_blamed_on_the_file(small_study: Path, refused: Refused) -> None:
+    line = refused("run", small_study, "--set", "training.learning_rate=-1")
+    assert line.startswith("espalier: --set on task task.toml: training.learning_rate = -1: Input should be greater")
+    line = refused("run", small_study, "--set", "seeds=[-1]")
+    assert line == f"espalier: --set on {small_study}: seeds.0 = -1: Input should be greater than or equal to 0."
+    small_study.write_text(small_study.read_text().replace("seeds", "seed"))
+    assert refused("run", small_study, "--set", "sparsities=[0.5]").startswith(f"espalier: {small_study}: ")
+
+
 def test_an_empty_grid(small_study: Path, refused: Refused) -> None:
     line = refused("run", small_study, "--set", "methods=[]", "--set", "analyses=[]")
     assert "the grid is empty: name at least one of methods, analyses." in line
@@ -87,7 +96,8 @@ def test_a_launcher_that_is_not_known(small_study: Path, refused: Refused) -> No
     [
         (b'name = "x"\ntasks = [\nseeds = 1 2\n', "is not valid TOML: "),
         (b"\xff\xfe\x00", "is not a text file. Expected: TOML in UTF-8."),
-        (b"", "the key 'name' is missing. Add it."),
+        (b"", "the keys 'name', 'tasks' and 'seeds' are missing. Add them."),
+        (b'name = "x"\nseeds = [0]\n', "the key 'tasks' is missing. Add it."),
         (b'name = "x"\ntasks = ["tiny"]\nseeds = [0]\nsparsity = [0.5]\n', "unknown key 'sparsity'. Did you mean"),
         (b'name = "x"\ntasks = [3]\nseeds = [0]\n', "tasks.0 = 3"),
         (b'name = "x"\ntasks = "mlp-digits"\nseeds = [0]\n', "tasks = 'mlp-digits'"),

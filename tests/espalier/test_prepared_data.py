@@ -219,6 +219,10 @@ def test_what_cannot_be_prepared_is_told_in_one_line(
     assert not folder.exists()
     assert espalier(*take, archive, "--allow-other").code == 0
     assert "is there already" in refused(*take, archive, "--allow-other")
+    (working_folder / "place").mkdir()
+    line = refused(*take, archive, "--allow-other", "--out", "place")
+    given = working_folder / "place"
+    assert f"{given} is a folder. Expected: a file. Give a file in it: --out {given / 'cifar10.h5'}." in line
     assert espalier(*take, archive, "--allow-other", "--out", "mine/c.h5").code == 0
     assert (working_folder / "mine/c.h5").read_bytes() == (folder / "cifar10.h5").read_bytes()
 
@@ -254,6 +258,14 @@ def test_a_file_is_verified(espalier: Espalier, refused: Refused, working_folder
     with h5py.File(working_folder / "own.h5", "w") as file:
         file["train/inputs"], file["train/targets"] = [[1.0], [2.0]], [0, 1]
     assert "seal        none: a file not written by espalier" in espalier("data", "verify", "own.h5").out
+
+
+def test_what_is_not_prepared_is_told_with_what_makes_it(refused: Refused, folder: Path) -> None:
+    for name in ("tinyimagenet", "mnist"):
+        assert f"run: espalier data prepare {name} --from " in refused("data", "verify", name)
+    line = refused("data", "verify", "digits")
+    assert "digits.h5 does not exist. Expected: data set digits, which is written on first use. " in line
+    assert not folder.exists()
 
 
 def test_an_interrupt_says_how_to_go_on(

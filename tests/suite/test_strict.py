@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from pydantic import Field
@@ -50,6 +51,34 @@ def test_an_unknown_key_names_the_keys_of_its_own_table() -> None:
 def test_the_first_violation_is_shown_and_the_others_counted() -> None:
     message = refused(name=3, rate="fast", inner={"width": 0})
     assert message == "file.toml: name = 3: Input should be a valid string. (2 more after this one.)"
+
+
+class Listed(Settings):
+    first: str
+    second: str
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+
+
+def test_all_missing_keys_are_named_and_what_follows_from_an_element_is_not_counted() -> None:
+    def line(**values: object) -> str:
+        with pytest.raises(UserError) as caught:
+            validated(Listed, values, "file.toml")
+        return str(caught.value)
+
+    assert line(first="x", second="y", seeds=[-1]) == (
+        "file.toml: seeds.0 = -1: Input should be greater than or equal to 0."
+    )
+    assert line(first="x") == "file.toml: the key 'second' is missing. Add it."
+    assert line(seeds=[-1, -2]) == (
+        "file.toml: the keys 'first' and 'second' are missing. Add them. (2 more after this one.)"
+    )
+
+
+def test_a_violation_by_set_says_so() -> None:
+    for keys, by_set in (([["inner", "width"]], True), ([["inner"]], True), ([["rate"], ["inner", "x"]], False)):
+        with pytest.raises(UserError) as caught:
+            validated(Outer, {"name": "x", "inner": {"width": 0}}, "file.toml", keys)
+        assert str(caught.value).startswith("--set on file.toml: inner.width = 0" if by_set else "file.toml: inner.w")
 
 
 def test_a_value_is_shown_as_it_was_written() -> None:

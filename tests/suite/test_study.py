@@ -72,7 +72,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 )
 def test_a_bad_value_of_the_study(tiny_study: Path, override: str, value: str, rule: str) -> None:
     message = refused(tiny_study, override)
-    assert message.startswith(f"{tiny_study}: ")
+    assert message.removeprefix("--set on ").startswith(f"{tiny_study}: ")
     assert value in message
     assert rule in message
 
@@ -99,7 +99,7 @@ def test_a_bad_value_of_the_study(tiny_study: Path, override: str, value: str, r
 )
 def test_a_bad_value_of_a_task(tiny_study: Path, override: str, value: str, rule: str) -> None:
     message = refused(tiny_study, override)
-    assert message.startswith("task task.toml: ")
+    assert message.removeprefix("--set on ").startswith("task task.toml: ")
     assert value in message
     assert rule in message
 

@@ -146,6 +146,7 @@ def test_a_real_training_ends_by_its_weight_decay_from_above_its_bound(recipe: M
     inputs = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     data = {"train": Split(inputs, torch.arange(30) % 2)}
     made = recipe(epochs=200, batch_size=10, learning_rate=0.05, momentum=0.0, weight_decay=1e3)
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Linear(4, 2)
     with pytest.raises(TrainingDiverged, match="a weight decay of 1000 is too high"):
-        with torch.random.fork_rng(devices=[]):
-            train(nn.Linear(4, 2), data, made, 0)
+        train(model, data, made, 0)
