@@ -11,7 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from espalier.study_commands import Folder, OwnProfile, Workers, launcher_called, queue_and_tell, run_and_report
+from espalier.study_commands import (
+    Folder,
+    OwnProfile,
+    Workers,
+    check_here,
+    launcher_called,
+    queue_and_tell,
+    run_and_report,
+)
 from espalier.terminal import complain, num_workers, resumable
 
 if TYPE_CHECKING:
@@ -121,6 +129,8 @@ def retry(
         how = f": {_to_go_on(folder, queue)}" if missing else ""
         print(f"study {plan.study.name}: nothing failed and nothing was lost; {missing} cells are missing{how}")
         return
+    if run_on is not None and launcher != "slurm":
+        check_here(workers, again, folder)
     Store(folder).prepare()
     if chosen is not None:
         require_slurm()

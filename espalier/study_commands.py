@@ -73,7 +73,7 @@ def run(
     from launchers._profile import read_profile
 
     run_on = launcher_called(launcher, profile)
-    check = None if launcher == "slurm" else partial(_check_here, workers)
+    check = None if launcher == "slurm" else partial(check_here, workers)
     estimate = partial(tell_plan, study, override, out, workers=1 if launcher == "inline" else workers, check=check)
     chosen = None if profile is None else read_profile(profile)
     if _estimated(estimate, chosen, dry_run=dry_run, smoke=smoke, tflops=tflops):
@@ -230,7 +230,7 @@ def _planned(study: str, override: list[str], out: Path | None, *, is_smoke: boo
     return make_plan(small.study, small.tasks), folder.with_name(folder.name + SUFFIX)
 
 
-def _check_here(workers: int | None, plan: "Plan", folder: Path) -> None:
+def check_here(workers: int | None, plan: "Plan", folder: Path) -> None:
     """Refuse what a local launcher cannot run on this machine.
 
     Raises:

@@ -128,6 +128,13 @@ def stand_in(name_or_path: str, options: Mapping[str, Any] | None = None) -> dic
     return form | {"kind": "floats" if dataset.moments is None else "pixels"}
 
 
+def published_num_train(name_or_path: str) -> int | None:
+    """Return how many training examples a data set has as it is published; None for those without an archive."""
+    if is_path(name_or_path) or data.describe(name_or_path).archive is None:
+        return None
+    return data.expected(name_or_path).num_examples["train"]
+
+
 def is_path(name_or_path: str) -> bool:
     """Return whether a task's data is a file of the user's own, not a data set by its name."""
     return name_or_path.endswith((".h5", ".hdf5")) or "/" in name_or_path

@@ -67,7 +67,7 @@ def build_user_model(reference: str, options: Mapping[str, Any] | None = None) -
     function = import_function(reference)
     try:
         model = function(**(options or {}))
-    except Exception as error:  # whatever the user's code raises is the user's to mend
+    except (Exception, SystemExit) as error:  # whatever the user's code raises is the user's to mend
         where = users_line(error) and f" in {users_line(error)}"
         what = f"{type(error).__name__}: {str(error).strip().rstrip('.')}"
         raise UserError(f"{reference} failed{where}: {what}. Mend the function.") from error
@@ -161,8 +161,9 @@ def check_logits(model: nn.Module, inputs: Tensor, num_classes: int, name: str) 
     try:
         with torch.no_grad():
             logits = model.eval()(copy)
-    except Exception as error:  # whatever the user's forward raises is the user's to mend
-        what = first_line(error) + (users_line(error) and f" ({users_line(error)})")
+    except (Exception, SystemExit) as error:  # whatever the user's forward raises is the user's to mend
+        exits = "it ends Python: SystemExit " if isinstance(error, SystemExit) else ""
+        what = exits + first_line(error) + (users_line(error) and f" ({users_line(error)})")
         repair = "Mend the model."
         if not inputs.is_floating_point():
             repair = f"A model is given {inputs.dtype} as it is: mend the model, or scale images to floats."

@@ -11,7 +11,7 @@ from suite.catalogue import analyses
 from suite.cells._trains import trains_with
 from suite.cells.dense import Config as DenseConfig
 from suite.cells.prune import Config as PruneConfig
-from suite.datasets import Located, locate
+from suite.datasets import Located, locate, published_num_train
 from suite.errors import UserError, unknown
 from suite.extensions import load
 from suite.network import ModelSpec, model_spec, num_prunable
@@ -165,16 +165,21 @@ class Planner:
 
     def _check_rewind(self, task: Task, method: str, step: int) -> None:
         """Refuse a step that training does not reach, and say so where it is a default that nobody wrote."""
-        total = num_steps(task.recipe(method), self.network(task)[0].num_train)
-        if step >= total:
-            is_default = all(
-                "rewind_step" not in options.get(method, {}) for options in (task.options, self.study.options)
+        located = self.network(task)[0]
+        total = num_steps(task.recipe(method), located.num_train)
+        if step < total:
+            return
+        is_default = all("rewind_step" not in options.get(method, {}) for options in (task.options, self.study.options))
+        lower = f"It is the default of {method}: set" if is_default else "Lower"
+        published, note = published_num_train(task.data), ""
+        if published not in (None, located.num_train):
+            note = (
+                f" (With the published {task.data} there are {published} training examples, here {located.num_train}.)"
             )
-            repair = f" It is the default of {method}: set [options.{method}] rewind_step." * is_default
-            raise UserError(
-                f"rewind_step = {step} is past the end of training on task {task.name}. "
-                f"Expected: below its {total} steps.{repair}"
-            )
+        raise UserError(
+            f"rewind_step = {step} is past the end of training on task {task.name}. Expected: below its {total} steps. "
+            f"{lower} options.{method}.rewind_step, or train for more epochs.{note}"
+        )
 
     def _chain(
         self, task: Task, method: str, variant: Any, module: ModuleType, num_keep: int, seed: int

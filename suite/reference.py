@@ -48,7 +48,7 @@ def _imported(name: str, reference: str) -> Any:
         raise UserError(
             f"{reference!r}: {error.filename}, line {error.lineno}: {error.msg}. Mend that line."
         ) from error
-    except Exception as error:  # whatever the user's module raises is the user's to mend
+    except (Exception, SystemExit) as error:  # whatever the user's module raises is the user's to mend
         if isinstance(error, ModuleNotFoundError) and error.name in (name, name.partition(".")[0]):
             raise UserError(
                 f"{reference!r}: there is no module {error.name!r} in the working directory or the environment. "

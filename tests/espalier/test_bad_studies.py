@@ -40,7 +40,10 @@ SETTINGS = [
     ("recipes.lomp.l2=1", "unknown key 'l2'."),
     ("options.imp.rewind_steps=5", "options.imp: unknown key 'rewind_steps'. Did you mean 'rewind_step'?"),
     ("options.imp.rewind_step=15", "rewind_step = 15 is past the end of training on task tiny. Expected: below its 15"),
-    ("options={}", "Expected: below its 15 steps. It is the default of imp: set [options.imp] rewind_step."),
+    (
+        "options={}",
+        "Expected: below its 15 steps. It is the default of imp: set options.imp.rewind_step, or train for m",
+    ),
     ("options.imps.rewind_step=5", "No method or analysis of this study named 'imps'. Did you mean 'imp'?"),
     ("options.dense_hessian.max_dim=10", "needs a 72 x 72 matrix. Expected: at most 10 weights"),
     ("sparsities=[95]", "sparsity 95 is not a fraction removed in [0, 1); did you mean 0.95?"),
@@ -152,6 +155,16 @@ def build():
 
 def two_classes():
     return nn.Linear(6, 2)
+
+def leaves():
+    raise SystemExit(3)
+
+class Leaving(nn.Linear):
+    def forward(self, inputs):
+        exit(4)
+
+def leaves_later():
+    return Leaving(6, 3)
 """
 
 
@@ -160,6 +173,8 @@ def two_classes():
     [
         ("build", "wide:build does not take inputs of shape (6,): mat1 and mat2 shapes cannot be multiplied"),
         ("two_classes", "wide:two_classes returned (2, 2) for 2 inputs. Expected: logits (2, classes) for at least 3"),
+        ("leaves", "wide:leaves failed in wide.py, line 11: SystemExit: 3. Mend the function."),
+        ("leaves_later", "wide:leaves_later does not take inputs of shape (6,): it ends Python: SystemExit 4 (wide.py"),
     ],
 )
 def test_a_model_that_does_not_fit_the_data_is_told_before_anything_runs(
@@ -186,3 +201,9 @@ def test_more_workers_than_the_machine_can_hold(small_study: Path, refused: Refu
     most = 16 * num_processors()
     assert f"--workers 100000 is too much for {num_processors()} processor" in line
     assert line.endswith(f"Expected: at most {most}, 16 for each.")
+
+
+def test_a_module_that_ends_python_ends_in_one_line(small_study: Path, working_folder: Path, refused: Refused) -> None:
+    (working_folder / "leaving.py").write_text("import sys\nsys.exit(3)\n")
+    line = refused("run", small_study, "--set", "model=leaving:build", "--set", "model_options={}")
+    assert "importing leaving failed: SystemExit: 3. Mend the module." in line

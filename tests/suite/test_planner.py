@@ -1,13 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data.hdf5 import FileRefused
-from suite.datasets import located_or_expected
+from suite.datasets import Located, located_or_expected
 from suite.errors import UserError
 from suite.plan import Plan
 from suite.planner import kept_count, make_plan
-from suite.study import read_study
+from suite.study import Task, read_study
 
 TOTAL = 72  # prunable weights of the tiny study: 6 * 8 + 8 * 3
 
@@ -53,12 +54,13 @@ def refused(study: Path, *overrides: str, error: type[ValueError] = UserError) -
         ("options.limit.network='lmp'", "No method named 'lmp'. Did you mean 'lomp'? Known: "),
         (
             "options.imp.rewind_step=15",
-            "rewind_step = 15 is past the end of training on task tiny. Expected: below its 15 steps.",
+            "rewind_step = 15 is past the end of training on task tiny. Expected: below its 15 steps. "
+            "Lower options.imp.rewind_step, or train for more epochs.",
         ),
         (
             "options={}",
             "rewind_step = 100 is past the end of training on task tiny. Expected: below its 15 steps. "
-            "It is the default of imp: set [options.imp] rewind_step.",
+            "It is the default of imp: set options.imp.rewind_step, or train for more epochs.",
         ),
         (
             "sparsities=[0.5, 0.501]",
@@ -217,3 +219,19 @@ def test_a_loss_tolerance_that_will_not_be_is_refused_before_any_training(tiny_s
     assert str(error.value).endswith("Give loss_tolerance_nats under [options.limit].")
     given = "loss_tolerance_nats=0.1" + (", tolerance=0.04" if analysis == "spectrum" else "")
     plan(128, f"options.limit={{{given}}}")
+
+
+def test_steps_that_a_part_of_a_published_data_set_does_not_reach_are_told_with_its_size(tiny_study: Path) -> None:
+    settings = ['data="mnist"', "analyses=[]", "options={imp={rewind_step=15}}", 'methods=["imp"]']
+    study, tasks = read_study(str(tiny_study), settings)
+
+    def find(task: Task) -> Located:
+        return replace(located_or_expected(task.data), num_train=160)
+
+    with pytest.raises(UserError) as caught:
+        make_plan(study, tasks, find)
+    num_published = located_or_expected("mnist").num_train
+    assert str(caught.value).endswith(
+        "Lower options.imp.rewind_step, or train for more epochs. (With the published mnist there are "
+        f"{num_published} training examples, here 160.)"
+    )
