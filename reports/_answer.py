@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from reports._comparison import at_highest, headline
-from reports._format import sparsity_text
+from reports._comparison import headline
+from reports._highest import at_highest
 from reports._limit_sentences import limit_sentences
-from reports._results import Results, names_in
-from reports._sentences import listed
+from reports._missing import missing_sentences
+from reports._results import Results
 
 
 @dataclass(frozen=True)
@@ -43,36 +43,9 @@ def answer(results: Results, task: str) -> Answer:
     here = results.only(task)
     first, left_out = headline(here)
     notes = (*left_out, *_one_seed(here))
-    return Answer(first, notes, tuple(at_highest(here)), tuple(limit_sentences(here)), tuple(_missing(here)))
+    return Answer(first, notes, tuple(at_highest(here)), tuple(limit_sentences(here)), tuple(missing_sentences(here)))
 
 
 def _one_seed(here: Results) -> tuple[str, ...]:
     seeds = {*here.rows["seed"], *here.limits["seed"]}
     return ("One seed: no number has an interval, and any difference may be chance.",) if len(seeds) == 1 else ()
-
-
-def _missing(here: Results) -> list[str]:
-    """Return what the study asked for and this task has no row for."""
-    rows, sentences = here.requested, []
-    for (method, label), asked in _asked(here).items():
-        mine = rows[rows["method"] == method]
-        found = {(round(sparsity, 9), seed) for sparsity, seed in zip(mine["sparsity"], mine["seed"], strict=True)}
-        lost = [(sparsity, seed) for sparsity, seed in asked if (round(sparsity, 9), seed) not in found]
-        if lost:
-            places = listed([f"{sparsity_text(sparsity)} seed {seed}" for sparsity, seed in lost[:6]])
-            more = f" and {len(lost) - 6} more" if len(lost) > 6 else ""
-            sentences.append(f"{label}: {len(lost)} of {len(asked)} results are missing ({places}{more}).")
-    analyses = names_in(here.study.get("analyses", ()))
-    if analyses and here.limits.empty and here.spectra.empty:
-        sentences.append("The analyses that the study asks for have no result yet.")
-    elif "limit" in analyses and "measured" not in set(here.limits["source"]):
-        sentences.append("The analysis limit has no result yet.")
-    return sentences
-
-
-def _asked(here: Results) -> dict[tuple[str, str], list[tuple[float, int]]]:
-    """Return (method, label) -> (sparsity, seed) of every row that the plan holds, in its order."""
-    asked: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    for row in here.planned:
-        asked.setdefault((row["method"], row["label"]), []).append((float(row["sparsity"]), int(row["seed"])))
-    return asked

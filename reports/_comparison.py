@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from reports._format import sparsity_text
+from reports._format import difference_text, sparsity_text
 from reports._guessing import chance_accuracy, classes_text, is_guessing
+from reports._missing import lost_results
 from reports._names import method_labels
 from reports._results import Results
 from reports._sentences import accuracy_text, have_intervals, listed, points_text, seeds_text
@@ -20,15 +21,31 @@ DROP_TOLERATED = 0.005  # half a point of accuracy: the least drop that readers 
 class _Reach:
     """How far one method holds its accuracy: NaN sparsity if not even at the lowest sparsity asked for.
 
-    `drops` are by sparsity, each by seed; `drop` is their mean at `sparsity`, or at the lowest one. `dense` is by seed.
+    `drops` are by sparsity, each by seed, `means` their means; `dense` is by seed. `is_whole`: nothing that the study
+    asks of the method is missing.
     """
 
     label: str
     sparsity: float
-    drop: MeanInterval
-    is_highest_tested: bool
+    means: Mapping[float, MeanInterval]
     drops: Mapping[float, pd.Series]
     dense: pd.Series
+    is_whole: bool
+
+    @property
+    def is_highest_tested(self) -> bool:
+        return self.sparsity == max(self.means)
+
+    @property
+    def drop(self) -> MeanInterval:
+        """The mean drop at the sparsity that is held, or at the lowest one."""
+        return self.means[self.held_at]
+
+    @property
+    def largest_drop(self) -> float:
+        """How far the interval of a drop reaches at any sparsity that the mean holds; NaN without an interval."""
+        uppers = [drop.upper for at, drop in self.means.items() if at <= self.sparsity]
+        return float(pd.Series(uppers, dtype="float64").max())
 
     @property
     def held_at(self) -> float:
@@ -48,11 +65,15 @@ class _Reach:
 
 
 def headline(here: Results) -> tuple[str, tuple[str, ...]]:
-    """Return the sentence that answers which method keeps its accuracy longest, and one about methods left out."""
+    """Return the sentence that answers which method keeps its accuracy longest, and what limits it."""
     rows = here.requested[here.requested["method"] != "dense"]
     if rows.empty:
         return "No pruned network has a result yet.", ()
-    reaches = [_reach(rows[rows["method"] == method], label) for method, label in method_labels(here.rows).items()]
+    lacking = set(lost_results(here))
+    reaches = [
+        _reach(rows[rows["method"] == method], label, is_whole=method not in lacking)
+        for method, label in method_labels(here.rows).items()
+    ]
     known = [reach for reach in reaches if reach is not None]
     if not known:
         return "No pruned network has a dense reference to be held against.", ()
@@ -62,41 +83,66 @@ def headline(here: Results) -> tuple[str, tuple[str, ...]]:
     if not able:
         return _all_guess(guessing, chance), ()
     held = sorted((reach for reach in able if not np.isnan(reach.sparsity)), key=lambda reach: -reach.sparsity)
-    sentence = _winners(held, able) if held else _nobody(able)
-    return sentence, ((_left_out(guessing, chance),) if guessing else ())
+    sentence = _winners(held, able) if held else _nobody(able, is_everyone=not lacking)
+    return sentence, (*_under_trained(able), *([_left_out(guessing, chance)] if guessing else []))
 
 
-def _reach(rows: pd.DataFrame, label: str) -> _Reach | None:
+def _reach(rows: pd.DataFrame, label: str, *, is_whole: bool) -> _Reach | None:
     rows = rows.assign(drop=rows["dense_test_accuracy"] - rows["test_accuracy"]).dropna(subset="drop")
     if rows.empty:
         return None
     sparsities = sorted({float(at) for at in rows["sparsity"]})
     drops = {at: rows[rows["sparsity"] == at].groupby("seed")["drop"].mean() for at in sparsities}
     dense = rows.groupby("seed")["dense_test_accuracy"].mean()
-    intervals = {at: mean_interval(by_seed, bounds=DIFFERENCE) for at, by_seed in drops.items()}
-    reached, highest = float("nan"), max(intervals)
-    for at, drop in intervals.items():
+    means = {at: mean_interval(by_seed, bounds=DIFFERENCE) for at, by_seed in drops.items()}
+    reached = float("nan")
+    for at, drop in means.items():
         if drop.mean > DROP_TOLERATED:
             break
         reached = at
-    shown = intervals[min(intervals) if np.isnan(reached) else reached]
-    return _Reach(label, reached, shown, reached == highest, drops, dense)
+    return _Reach(label, reached, means, drops, dense, is_whole)
 
 
 def _winners(held: Sequence[_Reach], able: Sequence[_Reach]) -> str:
     at = held[0].sparsity
     best = [reach for reach in held if reach.sparsity == at]
-    alone = len(best) == 1
+    alone, has_intervals = len(best) == 1, have_intervals([reach.drop for reach in able])
     tied = _not_told_apart(best, able, at)
     keep = "keeps its accuracy" if alone else "keep their accuracy"
-    longest = " longest" if len(able) > len(best) and not tied else ""
+    longest = " longest" if has_intervals and len(able) > len(best) and not tied else ""
     whose = "its own dense network" if alone else "their own dense networks"
     tested = ", the highest sparsity tested" if best[0].is_highest_tested else " sparsity"
-    return (
-        f"{listed([reach.label for reach in best])} {keep}{longest}: within 0.5 points of {whose} "
-        f"up to {sparsity_text(at)}{tested} ({_drops_text(best)}).{_tied_text(best, tied, at)}"
-        f"{_following([reach for reach in held if reach not in best and reach not in tied])}"
+    by_mean, not_shown = _not_shown(best)
+    said = (
+        f"{listed([reach.label for reach in best])} {keep}{longest}{by_mean}: within 0.5 points of {whose} "
+        f"up to {sparsity_text(at)}{tested} ({_drops_text(best)}).{not_shown}{_tied_text(best, tied, at)}"
     )
+    if not has_intervals:  # one seed ranks nobody
+        return f"With one seed: {said}"
+    return f"{said}{_following([reach for reach in held if reach not in best and reach not in tied])}"
+
+
+def _not_shown(best: Sequence[_Reach]) -> tuple[str, str]:
+    """Return "by the mean" and that it is no more, where the interval of a drop reaches beyond what is tolerated."""
+    largest = pd.Series([reach.largest_drop for reach in best], dtype="float64").max()
+    if pd.isna(largest) or largest <= DROP_TOLERATED:
+        return "", ""
+    seeds = seeds_text([reach.drop for reach in best])
+    reaches = f"the interval of the drop reaches to {difference_text(float(largest))} points"
+    return f" by the mean of {seeds}", f" That is not shown: {reaches}."
+
+
+def _under_trained(able: Sequence[_Reach]) -> list[str]:
+    """Return one sentence where pruned networks are better than their dense ones by more than a drop is tolerated."""
+    better = []
+    for reach in able:
+        at, drop = min(reach.means.items(), key=lambda mean: mean[1].mean)
+        if drop.mean < -DROP_TOLERATED:
+            excess = mean_interval(-reach.drops[at], bounds=DIFFERENCE)
+            better.append(f"{reach.label} at {sparsity_text(at)} by {points_text(excess)} points")
+    if not better:
+        return []
+    return [f"Better than their own dense networks, which seem under-trained: {listed(better)}."]
 
 
 def _not_told_apart(best: Sequence[_Reach], able: Sequence[_Reach], at: float) -> list[_Reach]:
@@ -127,13 +173,16 @@ def _following(beaten: Sequence[_Reach]) -> str:
     return f" Next: {listed([reach.label for reach in following])}, up to {sparsity_text(following[0].sparsity)}."
 
 
-def _nobody(able: Sequence[_Reach]) -> str:
-    closest = min(able, key=lambda reach: reach.drop.mean)
-    tied = _not_told_apart([closest], able, closest.held_at)
-    return (
-        "No method stays within 0.5 points of its own dense network, even at the lowest sparsity tested. "
-        f"The closest is {closest.label} ({_drops_text([closest])}).{_tied_text([closest], tied, closest.held_at)}"
-    )
+def _nobody(able: Sequence[_Reach], *, is_everyone: bool) -> str:
+    which = "No method" if is_everyone else "Of the methods that have results, none"
+    nobody = f"{which} stays within 0.5 points of its own dense network, even at the lowest sparsity tested."
+    whole = [reach for reach in able if reach.is_whole]
+    if whole:  # what has only some of its results is not the closest of anything
+        closest = min(whole, key=lambda reach: reach.drop.mean)
+        tied = _not_told_apart([closest], whole, closest.held_at)
+        nobody += f" The closest is {closest.label} ({_drops_text([closest])})."
+        nobody += _tied_text([closest], tied, closest.held_at)
+    return nobody if have_intervals([reach.drop for reach in able]) else f"With one seed: {nobody}"
 
 
 def _drops_text(reaches: Sequence[_Reach]) -> str:
@@ -152,9 +201,9 @@ def _all_guess(guessing: Sequence[_Reach], chance: float) -> str:
     shown = [accuracy_text(accuracy) for accuracy in told]
     kind = "dense" if by_dense else "pruned"
     is_one = len(set(shown)) == 1
-    networks = f"The {kind} network itself is" if is_one else f"The {kind} networks themselves are"
+    networks = f"The {kind} network itself" if is_one else f"The {kind} networks themselves"
     level = f"{shown[0] if is_one else f'{shown[0]} to {shown[-1]}'} {classes_text(chance)}"
-    return f"{networks} at the level of guessing ({level}): train longer before comparing methods."
+    return f"{networks} cannot be told from guessing ({level}): train longer before comparing methods."
 
 
 def _guess(reach: _Reach, by_dense: bool) -> MeanInterval:
@@ -164,50 +213,6 @@ def _guess(reach: _Reach, by_dense: bool) -> MeanInterval:
 def _left_out(guessing: Sequence[_Reach], chance: float) -> str:
     told = [f"{reach.label} ({accuracy_text(_guess(reach, is_guessing(reach.dense, chance)))})" for reach in guessing]
     return (
-        "Left out of this comparison, because their dense or pruned networks are at the level of guessing "
+        "Left out of this comparison, because their dense or pruned networks cannot be told from guessing "
         f"{classes_text(chance)}: {listed(told)}."
     )
-
-
-def at_highest(here: Results) -> list[str]:
-    """Return who is ahead where pruning is hardest; drops alone would favour a method with a poor dense network."""
-    rows = here.requested[(here.requested["method"] != "dense") & here.requested["test_accuracy"].notna()]
-    rows = rows[rows["sparsity"] == rows["sparsity"].max()]
-    by_seed = {
-        label: rows[rows["method"] == name].groupby("seed")["test_accuracy"].mean()
-        for name, label in method_labels(rows).items()
-    }
-    chance = chance_accuracy(here)
-    dense = [group.groupby("seed")["dense_test_accuracy"].mean() for _, group in rows.groupby("method")]
-    if len(by_seed) < 2 or all(is_guessing(accuracies, chance) for accuracies in dense):
-        return []  # the headline says it
-    place = f"{sparsity_text(float(rows['sparsity'].max()))}, the highest sparsity tested"
-    ranked = sorted(by_seed, key=lambda label: -by_seed[label].mean())
-    told = {label: mean_interval(by_seed[label], bounds=FRACTION) for label in ranked}
-    if is_guessing(by_seed[ranked[0]], chance):
-        best = f"the best, {ranked[0]}, has {accuracy_text(told[ranked[0]])} {classes_text(chance)}"
-        return [f"At {place}, no method is better than guessing: {best}."]
-    return [_ranking(place, ranked, by_seed, told)]
-
-
-def _ranking(
-    place: str, ranked: Sequence[str], by_seed: Mapping[str, pd.Series], told: Mapping[str, MeanInterval]
-) -> str:
-    first, *others = ranked
-    has_intervals = have_intervals(list(told.values()))
-    if has_intervals:
-        apart = {label: paired_difference(by_seed[first], by_seed[label]).excludes_zero for label in others}
-    else:
-        apart = {label: told[label].mean < told[first].mean for label in others}
-    tied = [first, *(label for label in others if not apart[label])]
-    shown = {label: f"{label} with {accuracy_text(told[label])}" for label in ranked}
-    if len(tied) == 1:
-        difference = paired_difference(by_seed[first], by_seed[others[0]])
-        seeds = f" (difference {points_text(difference)} points, {seeds_text([difference])})" if has_intervals else ""
-        return f"Most accurate at {place}: {shown[first]}, then {shown[others[0]]}{seeds}."
-    if not has_intervals:
-        return f"Most accurate at {place}: {listed(tied)}, each with {accuracy_text(told[first])}."
-    seeds = seeds_text([told[label] for label in tied])
-    behind = [shown[label] for label in others if apart[label]]
-    ahead = f"; {first} is ahead of {behind[0]}" if behind else ""
-    return f"At {place}, {listed([shown[label] for label in tied])} cannot be told apart with {seeds}{ahead}."

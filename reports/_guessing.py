@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from reports._results import Results
+from reports._statistics import FRACTION, mean_interval
 
 # One network's accuracy on a small test set strays this far from guessing without having learnt anything: a twentieth
 # of the way from guessing to perfect, but never more than guessing itself, which is little where classes are many.
@@ -23,10 +24,12 @@ def chance_accuracy(results: Results) -> float:
 
 
 def is_guessing(accuracies: pd.Series, chance: float) -> bool:
-    """Return whether networks of several seeds are not better than guessing, as far as can be told.
+    """Return whether networks of several seeds cannot be told from guessing.
 
     That is where their mean is above it by no more than a small margin, or by no more than the seeds' standard
-    deviation. The classes are taken to be equally frequent: how often the largest one occurs is in no results file.
+    deviation, or where its 95% interval reaches down to it and the mean is not far from it: no more than three times
+    as good, nor halfway to perfect. Farther up it is no guess that the seeds differ by. The classes are taken to be
+    equally frequent: how often the largest one occurs is in no results file.
 
     Args:
         accuracies: one per seed, fractions; NaN is not measured.
@@ -37,7 +40,9 @@ def is_guessing(accuracies: pd.Series, chance: float) -> bool:
         return False
     spread = float(measured.std(ddof=1)) if len(measured) > 1 else 0.0
     margin = min(_MARGIN * (1.0 - chance), chance)
-    return float(measured.mean()) <= chance + max(margin, spread)
+    accuracy = mean_interval(measured, bounds=FRACTION)
+    reaches_down = accuracy.lower <= chance and accuracy.mean <= chance + min(2.0 * chance, 0.5 * (1.0 - chance))
+    return accuracy.mean <= chance + max(margin, spread) or reaches_down
 
 
 def classes_text(chance: float) -> str:

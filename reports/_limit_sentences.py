@@ -3,6 +3,7 @@
 import pandas as pd
 
 from reports._format import NOT_REACHED, fraction_text, nats_text, percent_text
+from reports._guessing import chance_accuracy, is_guessing
 from reports._names import SOURCE_LABELS, limit_label, limits_in, ordered, source_label
 from reports._reached import with_reached
 from reports._results import Results
@@ -13,17 +14,24 @@ _EXPLAINED = "Not reached: the tolerance is kept even with no weight left, so th
 
 
 def limit_sentences(here: Results) -> list[str]:
-    """Return one sentence or more per analysed network, computed from the limits table of one task."""
+    """Return one sentence or more per analysed network that is no guess, from the limits table of one task."""
+    chance = chance_accuracy(here)
     networks = dict(zip(here.rows["method"], here.rows["label"], strict=True))
     limits = with_reached(here, here.limits)
     sentences = [
         sentence
         for network in ordered(networks, limits["network"])
+        if not is_guessing(_dense_accuracies(here, network), chance)
         for sentence in _network_limits(
             limits[limits["network"] == network], f"the dense network of {networks.get(network, network)}"
         )
     ]
     return [*sentences, _EXPLAINED] if any(NOT_REACHED in sentence for sentence in sentences) else sentences
+
+
+def _dense_accuracies(here: Results, network: str) -> pd.Series:
+    rows = here.rows[here.rows["method"] == network]
+    return rows.groupby("seed")["dense_test_accuracy"].mean()
 
 
 def _network_limits(limits: pd.DataFrame, of_network: str) -> list[str]:
@@ -59,7 +67,10 @@ def _limit_parts(limits: pd.DataFrame) -> list[str]:
 def _limit_part(rows: pd.DataFrame, label: str) -> str:
     num_not_reached, mean = int((~rows["is_reached"]).sum()), float(rows["sparsity_limit"].mean())
     if num_not_reached == 0:
-        return f"{accuracy_text(mean_interval(rows['sparsity_limit'], bounds=FRACTION))} ({label})"
+        limit = mean_interval(rows["sparsity_limit"], bounds=FRACTION)
+        if limit.lower <= 0.0 and limit.upper >= 1.0:  # no limit there is lies outside
+            return f"{fraction_text(mean)}% ({label}; the {limit.num_values} seeds do not agree)"
+        return f"{accuracy_text(limit)} ({label})"
     if num_not_reached < len(rows):
         return f"{fraction_text(mean)}% ({label}; {NOT_REACHED} with {num_not_reached} of {len(rows)} seeds)"
     if mean < 1.0:

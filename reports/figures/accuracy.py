@@ -20,7 +20,7 @@ CAPTION = (
     "where it leaves the plot. Small marks: intermediate rounds of iterative pruning. Dashed: the dense network that a "
     "method is held against. Dotted: guessing, where the number of classes is known."
 )
-ABSENT = "There is nothing to draw: no pruned network has been trained in this study yet."
+ABSENT = "There is nothing to draw: no pruned network has a result."
 
 _GROUP = ["method", "label", "sparsity", "requested"]
 _NEUTRAL = "#7a7f87"

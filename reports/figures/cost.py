@@ -20,7 +20,7 @@ CAPTION = (
     "sparsity. Upper left is better; the vertical axis is logarithmic in the error. Marks: mean over seeds, moved a "
     "little sideways so that none hides another; bars: 95% Student-t interval, cut off where it leaves the plot."
 )
-ABSENT = "There is nothing to draw: no pruned network has been trained in this study yet."
+ABSENT = "There is nothing to draw: no pruned network has a result."
 
 _MOST_PANEL_COLUMNS = 3
 _ROOM = 1.8  # beyond the least and the most steps

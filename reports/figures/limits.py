@@ -26,7 +26,7 @@ CAPTION = (
     "band spans those of all seeds with their errors. Below the tolerance of the loss the vertical scale is linear, "
     "above it logarithmic."
 )
-ABSENT = "There is nothing to draw: this study measured no loss over sparsity."
+ABSENT = "There is nothing to draw: no loss was measured over sparsity (analysis limit), or it has no result."
 
 Axis = Callable[..., alt.X]  # see sparsity_axis
 _CURVES = ("one_shot", "fine_tuned")

@@ -19,7 +19,7 @@ CAPTION = (
     "bounds how much moving that weight can change the gradient. Dashes on the bottom line are rows of exactly zero: "
     "weights that the loss does not see."
 )
-ABSENT = "There is nothing to draw: this study measured no rows of a Hessian."
+ABSENT = "There is nothing to draw: no rows of a Hessian were asked for (analysis row_norms), or they have no result."
 
 _COLOUR = "#7b5cc6"
 

@@ -29,7 +29,9 @@ CAPTION = (
     "SLQ (wide): Gauss quadrature averaged over probes, with steps at its nodes; below the smallest node it resolves "
     "nothing. Dense Hessian (thin): every eigenvalue; its level at the left end is what is not zero."
 )
-ABSENT = "There is nothing to draw: this study measured no Hessian spectrum."
+ABSENT = (
+    "There is nothing to draw: no Hessian spectrum is in the results. A search of limits to a tolerance keeps none."
+)
 
 Array = NDArray[np.float64]
 _NUM_GRID_POINTS = 160

@@ -24,7 +24,7 @@ CAPTION = (
     "predicted limits, dashed the measured one-shot limit. The evaluated and the interpolated sparsities, with "
     "validation as well, stand in results.h5."
 )
-ABSENT = "There is nothing to draw: this study swept no network over sparsities."
+ABSENT = "There is nothing to draw: no sweep over sparsities was asked for (analysis sweep), or it has no result."
 
 _SPLITS = {"Train": ("train", "#e69f00"), "Test": ("test", MEASURED_COLOURS["one_shot"])}
 _PANEL_HEIGHT = 220

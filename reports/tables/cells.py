@@ -16,7 +16,7 @@ CAPTION = (
     "One row per result and seed, with the name of its cell. The group of that name in results.h5 holds the "
     "configuration, the environment, the curves and the cost behind the number."
 )
-ABSENT = "No cell of this study has been committed yet."
+ABSENT = "No cell has a result."
 
 COLUMNS = (
     text("Task", "task"),

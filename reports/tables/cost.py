@@ -14,7 +14,7 @@ CAPTION = (
     "arithmetic weighted by the fraction of weights kept, and wall-clock time. Time depends on the machine; "
     "the other columns do not."
 )
-ABSENT = "No pruned network has been trained in this study yet."
+ABSENT = "No pruned network has a result."
 
 COLUMNS = (
     text("Task", "task"),

@@ -26,7 +26,7 @@ CAPTION = (
     "the largest sparsity that was evaluated. Such a seed counts in a mean with that sparsity, in no difference, and "
     "leaves both without an interval."
 )
-ABSENT = "This study predicted and measured no sparsity limit."
+ABSENT = "There is no sparsity limit: none was asked for, or it has no result."
 
 _ESTIMATED, _DENSE = "estimated", "dense_hessian"
 _MEASURED = ("one_shot", "fine_tuned")

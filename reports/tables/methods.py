@@ -15,7 +15,7 @@ CAPTION = (
     "epoch chosen on validation data. The drop is taken seed by seed against the method's own dense network. The "
     "oracle column picks the best epoch by looking at the test set: it is an upper bound, not a result."
 )
-ABSENT = "No pruned network has been trained in this study yet."
+ABSENT = "No pruned network has a result."
 
 COLUMNS = (
     text("Task", "task"),

@@ -18,8 +18,12 @@ from reports._guessing import is_guessing
         ([0.009], 200, True),
         ([0.03], 200, False),  # six times as good as guessing
         ([0.1, 0.2], 10, True),  # above guessing by no more than the seeds differ
-        ([0.16, 0.2], 10, False),
-        ([0.98, 0.8], 10, False),  # Student's interval of two seeds would reach down to guessing
+        ([0.17, 0.21], 10, True),  # and Student's interval reaches down to guessing
+        ([0.17, 0.175], 10, False),  # it does not
+        ([0.98, 0.8], 10, False),  # it does, but far above guessing the seeds differ by something else
+        ([0.2, 0.28], 200, False),
+        ([0.7, 0.78], 2, True),
+        ([0.76, 0.84], 2, False),
         ([0.98, 0.97, 0.1], 10, False),
         ([math.nan, 0.1], 10, True),
         ([math.nan], 10, False),

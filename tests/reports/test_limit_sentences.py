@@ -77,6 +77,20 @@ def test_intervals_of_limits_stay_within_the_scale(results_file):
     assert "94.00\u00a0[43.18,\u00a0100.00]% (Gaussian width)" in answer(results, "mlp-digits").limits[0]
 
 
+def test_an_interval_over_the_whole_scale_is_told_as_seeds_that_do_not_agree(results_file):
+    results = with_limits(Results.read(results_file(seeds=(0, 1))), {("gaussian_width", "slq"): (0.1, 0.9)})
+    assert "50.00% (Gaussian width; the 2 seeds do not agree)" in answer(results, "mlp-digits").limits[0]
+
+
+def test_a_network_that_guesses_has_no_limit_to_tell(results_file):
+    results = Results.read(results_file(seeds=(0, 1)))
+    is_lomp = results.rows["method"] == "lomp"  # the network that is analysed
+    rows = results.rows.assign(dense_test_accuracy=results.rows["dense_test_accuracy"].mask(is_lomp, 0.1))
+    said = answer(dataclasses.replace(results, rows=rows), "mlp-digits")
+    assert said.limits == ()
+    assert "LOMP (10.00" in " ".join(said.notes)
+
+
 def test_an_estimate_that_is_not_reached_is_still_held_against_an_oracle_that_is(results_file):
     values = {("gaussian_width", "slq"): (1.0,), ("gaussian_width", "dense_hessian"): (0.9,)}
     values |= {("statistical_dimension", source): (1.0,) for source in ("slq", "dense_hessian")}

@@ -84,8 +84,8 @@ def test_a_study_that_lacks_something_still_has_a_report(changes, results_file, 
     for task in results.tasks:
         assert f">{task}</h2>" in page
     if results.limits.empty and results.tasks:
-        assert "This study predicted and measured no sparsity limit." in page
-        assert "this study measured no Hessian spectrum" in page
+        assert "There is no sparsity limit: none was asked for, or it has no result." in page
+        assert "no Hessian spectrum is in the results" in page
     if not results.tasks:
         assert "This study has no task with a result yet." in page
     assert (pd.read_csv(tmp_path / "report" / "tables" / "methods.csv").empty) == results.requested.empty
@@ -131,7 +131,9 @@ def test_rows_of_an_unfinished_study_are_reported_and_the_rest_is_named(results_
     lost = (whole.rows["method"] == "imp") & (whole.rows["seed"] == 1)
     monkeypatch.setattr(Results, "read", lambda _: dataclasses.replace(whole, rows=whole.rows[~lost]))
     page = write_report(path, tmp_path / "report", command=COMMAND).read_text(encoding="utf-8")
-    assert "IMP: 5 of 10 results are missing (80% seed 1, 90% seed 1, 95% seed 1, 98% seed 1 and 99% seed 1)." in page
+    assert (
+        "IMP: no result for 5 of 10 networks (80% seed 1, 90% seed 1, 95% seed 1, 98% seed 1 and 99% seed 1)." in page
+    )
 
 
 def test_a_file_that_is_no_results_file_is_refused(tmp_path):

@@ -179,7 +179,7 @@ def test_the_page_says_first_that_networks_guess_and_once_that_there_is_one_seed
     monkeypatch.setattr(Results, "read", lambda _: dataclasses.replace(results, rows=rows))
     page = write_report(path, tmp_path / "report", command=COMMAND).read_text(encoding="utf-8")
     assert (
-        '<p class="headline">The dense network itself is at the level of guessing (10.20% with 10 classes): '
+        '<p class="headline">The dense network itself cannot be told from guessing (10.20% with 10 classes): '
         "train longer before comparing methods.</p>"
     ) in page
     assert page.count("One seed: no number has an interval") == 1
