@@ -277,7 +277,7 @@ def _write_report(folder: Path, console: Console) -> None:
 
     try:
         from reports._results import Results
-        from reports.terminal import terminal_table
+        from reports.terminal import terminal_report
         from reports.write import write_report
     except ImportError as error:
         raise ReportsMissing(f"The report needs {error.name}. Install it: pip install -e '.[reports]'.") from None
@@ -285,5 +285,5 @@ def _write_report(folder: Path, console: Console) -> None:
         raise UserError(f"{folder} holds no {FILE_NAME}. Run first: espalier collect {folder}")
     with console.status("writing the report"):
         page = write_report(folder / FILE_NAME, folder / "report", command=command())
-    console.print(terminal_table(Results.read(folder / FILE_NAME)))
+    console.print(terminal_report(Results.read(folder / FILE_NAME)))
     console.print(f"report: {page}", highlight=False, soft_wrap=True)

@@ -14,7 +14,8 @@ class Answer:
     """Sentences for one task.
 
     Attributes:
-        headline: which method keeps its accuracy longest, or that the networks are no better than guessing.
+        headline: which method keeps its accuracy longest, or that the networks cannot be told from guessing; empty of
+            a smoke, whose numbers mean nothing.
         notes: what limits the headline: one seed, methods that were left out; empty when nothing does.
         highest: which method is the most accurate at the highest sparsity tested; empty when there is nothing to say.
         limits: one sentence or more per analysed network; empty without analyses.
@@ -30,7 +31,7 @@ class Answer:
     @property
     def sentences(self) -> tuple[str, ...]:
         """All of them, in the order in which they are to be read."""
-        return (self.headline, *self.notes, *self.highest, *self.limits, *self.missing)
+        return (*([self.headline] if self.headline else []), *self.notes, *self.highest, *self.limits, *self.missing)
 
 
 def answer(results: Results, task: str) -> Answer:
@@ -41,6 +42,8 @@ def answer(results: Results, task: str) -> Answer:
     only where the 95% Student-t interval of their paired difference excludes zero.
     """
     here = results.only(task)
+    if results.smoke_of:
+        return Answer("", (), (), (), tuple(missing_sentences(here)))
     first, left_out = headline(here)
     notes = (*left_out, *_one_seed(here))
     return Answer(first, notes, tuple(at_highest(here)), tuple(limit_sentences(here)), tuple(missing_sentences(here)))

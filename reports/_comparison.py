@@ -118,7 +118,7 @@ def _winners(held: Sequence[_Reach], able: Sequence[_Reach]) -> str:
         f"up to {sparsity_text(at)}{tested} ({_drops_text(best)}).{not_shown}{_tied_text(best, tied, at)}"
     )
     if not has_intervals:  # one seed ranks nobody
-        return f"With one seed: {said}"
+        return f"With one seed, {said}"
     return f"{said}{_following([reach for reach in held if reach not in best and reach not in tied])}"
 
 
@@ -182,7 +182,9 @@ def _nobody(able: Sequence[_Reach], *, is_everyone: bool) -> str:
         tied = _not_told_apart([closest], whole, closest.held_at)
         nobody += f" The closest is {closest.label} ({_drops_text([closest])})."
         nobody += _tied_text([closest], tied, closest.held_at)
-    return nobody if have_intervals([reach.drop for reach in able]) else f"With one seed: {nobody}"
+    return (
+        nobody if have_intervals([reach.drop for reach in able]) else f"With one seed, {nobody[0].lower()}{nobody[1:]}"
+    )
 
 
 def _drops_text(reaches: Sequence[_Reach]) -> str:

@@ -30,6 +30,7 @@ class Cell:
     """
 
     name: str
+    is_ok: bool = True  # False: its numbers are not finite, and no table has a row of it
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Array] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Results:
         row_norms: one row per network whose Hessian rows were measured, columns of ROW_NORMS.
         sweeps: one row per network that was pruned to many sparsities, columns of SWEEPS.
         cells: by name.
+        num_planned: cells that the study has, with a result or without; 0 in older files, where it is not known.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Results:
     sweeps: pd.DataFrame
     cells: Mapping[str, Cell]
     planned: Sequence[Mapping[str, Any]] = ()
+    num_planned: int = 0
 
     @classmethod
     def read(cls, path: Path) -> "Results":
@@ -92,7 +95,14 @@ class Results:
             planned = _read_json(file, "planned")["rows"] if "planned" in file else ()
             planned = [row for row in planned if row["requested"]]
             name, command = _attribute(file, "study"), _attribute(file, "command")
-            return cls(name=name, command=command, study=study, cells=cells, planned=planned, **tables)
+            num_planned = int(file.attrs.get("num_planned", 0))
+            parts: dict[str, Any] = {"cells": cells, "planned": planned, "num_planned": num_planned, **tables}
+            return cls(name=name, command=command, study=study, **parts)
+
+    @property
+    def smoke_of(self) -> str:
+        """The study that this one is a smoke of, or "" where it is none."""
+        return str(self.study.get("smoke_of") or "")
 
     @property
     def requested(self) -> pd.DataFrame:
@@ -165,6 +175,7 @@ def _read_cell(group: h5py.Group, name: str, with_curves: bool, with_arrays: boo
     arrays = group["arrays"] if with_arrays and "arrays" in group else {}
     return Cell(
         name=name,
+        is_ok=_attribute(group, "status") in ("", "ok"),
         config=_read_json(group, "config") if "config" in group else {},
         environment=_read_json(group, "environment") if "environment" in group else {},
         curves={key: read_array(group["curves"], key) for key in group.get("curves", {}) if with_curves},

@@ -3,45 +3,41 @@
 import math
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from reports._answer import answer
 from reports._format import MISSING, count_text, sparsity_text
-from reports._mixtures import mixed_precisions
 from reports._names import method_labels
+from reports._notices import notices
 from reports._results import Results
 from reports._statistics import FRACTION, MeanInterval, mean_interval
 
 
-def terminal_table(results: Results) -> Table:
-    """Return one table: a section per task, a row per method, a column per sparsity asked for.
+def terminal_report(results: Results) -> Group:
+    """Return one table, a section per task, a row per method, a column per sparsity asked for, and the answers.
 
     Each value is the mean test accuracy in percent at the last epoch, to one decimal so that five fit in a row, with
     the half-width of its 95% interval over seeds, or below it the interval's ends where one of them is cut at 0 or 100;
-    the first row of a section counts the weights kept. Names are shown literally: markup in them is no markup.
+    the first row of a section counts the weights kept. Sentences
+    are as wide as the terminal. Names are shown literally: markup in them is no markup.
     """
     rows = results.requested[results.requested["method"] != "dense"]
     sparsities = sorted(set(rows["sparsity"]))
     over = "mean ± 95% interval over seeds" if rows["seed"].nunique() > 1 else "one seed"
-    title = Text(f"{results.name}: test accuracy in %, {over}")
-    table = Table(
-        title=title,
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        padding=(0, 0, 0, 2),
-        title_justify="left",
-        caption_justify="left",
-    )
+    title = Text(f"{results.name}: test accuracy in %, {over}", style="italic")
+    # Neither title nor caption of the table: rich would wrap them at its width, which may be a few letters.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 2))
     table.add_column("Method")
     table.add_column("Dense", justify="right", no_wrap=True)
     for sparsity in sparsities:
         table.add_column(sparsity_text(sparsity), justify="right", no_wrap=True)  # a name may wrap, no number
     for task in results.tasks:
         _add_task(table, results.only(task), task, sparsities)
-    table.caption = _caption(results)
-    return table
+    above = [Text(line, style="bold yellow") for line in notices(results)]
+    below = [_sentences(results)] if not results.smoke_of else []
+    return Group(*above, title, table, *below)
 
 
 def _add_task(table: Table, here: Results, task: str, sparsities: list[float]) -> None:
@@ -74,8 +70,8 @@ def _short_text(value: MeanInterval) -> str:
     return f"{mean}\n{100.0 * value.lower:.3g}–{100.0 * value.upper:.3g}"  # side by side, five would not fit in a row
 
 
-def _caption(results: Results) -> Text:
-    lines = [warning] if (warning := mixed_precisions(results)) else []
+def _sentences(results: Results) -> Text:
+    lines = []
     for task in results.tasks:
         lines += [f"{task}: {sentence}" for sentence in answer(results, task).sentences]
     return Text("\n".join(lines) or "There is no result yet.")

@@ -66,6 +66,7 @@ def smoke(study: Study, tasks: Mapping[str, Task]) -> Smoke:
         update={
             "name": study.name[: _MAX_NAME - len(SUFFIX)] + SUFFIX,
             "description": f"A smoke of {study.name}: a few steps on generated data, whose numbers mean nothing",
+            "smoke_of": study.name,
             "seeds": study.seeds[:1],
             "sparsities": (max(study.sparsities),) if study.sparsities else (),
             "analyses": tuple(kept),

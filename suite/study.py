@@ -150,6 +150,7 @@ class Study(Settings):
 
     name: Name
     description: str = ""
+    smoke_of: Name | None = None  # suite.smoke sets it: numbers of such a study mean nothing, and reports say so
     tasks: tuple[str, ...] = Field(min_length=1)
     methods: tuple[str, ...] = ()
     sparsities: tuple[float, ...] = ()

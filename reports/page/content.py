@@ -64,7 +64,7 @@ class FigureBlock:
 
 @dataclass(frozen=True)
 class TaskSection:
-    """Everything about one task. `anchor` is safe inside a URL."""
+    """Everything about one task. `anchor` is safe inside a URL; `headline` is empty where nothing is concluded."""
 
     task: str
     anchor: str

@@ -11,7 +11,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from reports._mixtures import mixed_precisions
+from reports._notices import notices
 from reports._results import Results
 from reports.page.content import TaskSection
 from reports.page.provenance import cell_counts, environments, study_json, versions
@@ -57,7 +57,7 @@ def render_page(results: Results, sections: Sequence[TaskSection], command: str)
         versions=versions(results),
         environments=environments(results),
         cell_counts=cell_counts(results),
-        warning=mixed_precisions(results),
+        notices=notices(results),
         study_json=study_json(results),
         scripts=scripts,
         style=Markup(_text("page.css")),  # noqa: S704 - a file of this folder

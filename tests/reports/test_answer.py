@@ -41,7 +41,7 @@ def test_one_seed_ranks_nobody_and_the_answer_itself_says_so(results_file):
     drops = {"lomp": {0.8: 0.0, 0.9: 0.1, 0.95: 0.2}, "imp": {0.8: 0.0, 0.9: 0.004, 0.95: 0.02}}
     said = answer(read_with(results_file, drops), "mlp-digits")
     assert said.headline == (
-        "With one seed: IMP keeps its accuracy: within 0.5 points of its own dense network up to 90% sparsity "
+        "With one seed, IMP keeps its accuracy: within 0.5 points of its own dense network up to 90% sparsity "
         "(drop 0.40 points)."
     )
     assert said.highest[0].startswith("Most accurate with one seed at 95%")
@@ -99,7 +99,7 @@ def test_methods_that_tie_are_all_named_and_none_keeps_it_longest(results_file):
     drops = {"lomp": {0.8: 0.0}, "imp": {0.8: 0.001}}
     headline = answer(read_with(results_file, drops), "mlp-digits").headline
     assert headline.startswith(
-        "With one seed: LOMP and IMP keep their accuracy: within 0.5 points of their own dense networks"
+        "With one seed, LOMP and IMP keep their accuracy: within 0.5 points of their own dense networks"
     )
     assert "80%, the highest sparsity tested (drop 0.00 and 0.10 points)" in headline
     assert "Next" not in headline
@@ -107,13 +107,13 @@ def test_methods_that_tie_are_all_named_and_none_keeps_it_longest(results_file):
 
 def test_a_single_method_is_not_called_the_longest(results_file):
     headline = answer(read_with(results_file, {"lomp": {0.8: 0.0, 0.9: 0.1}}), "mlp-digits").headline
-    assert headline.startswith("With one seed: LOMP keeps its accuracy: within")
+    assert headline.startswith("With one seed, LOMP keeps its accuracy: within")
 
 
 def test_when_no_method_holds_the_closest_is_named(results_file):
     drops = {"lomp": {0.8: 0.1, 0.9: 0.2}, "imp": {0.8: 0.012, 0.9: 0.1}}
     headline = answer(read_with(results_file, drops), "mlp-digits").headline
-    assert headline.startswith("With one seed: No method stays within 0.5 points")
+    assert headline.startswith("With one seed, no method stays within 0.5 points")
     assert headline.endswith("The closest is IMP (drop 1.20 points).")
 
 
@@ -137,7 +137,7 @@ def test_without_pruned_networks_there_is_no_claim(results_file):
 def test_the_most_accurate_at_the_highest_sparsity_is_told_beside_who_dropped_least(results_file):
     drops = {"lomp": {0.8: 0.0, 0.9: 0.2}, "imp": {0.8: 0.1, 0.9: 0.1}}
     said = answer(read_with(results_file, drops), "mlp-digits")
-    assert said.headline.startswith("With one seed: LOMP keeps its accuracy: ")
+    assert said.headline.startswith("With one seed, LOMP keeps its accuracy: ")
     assert said.highest == (
         "Most accurate with one seed at 90%, the highest sparsity tested: IMP with 80.00%, then LOMP with 70.00%.",
     )
@@ -247,13 +247,13 @@ def test_one_method_whose_dense_network_guesses_is_left_out_and_named(results_fi
         test_accuracy=results.rows["test_accuracy"].mask(is_lomp, 0.11),
     )
     said = answer(dataclasses.replace(results, rows=rows), "mlp-digits")
-    assert said.headline.startswith("With one seed: IMP keeps its accuracy: ")
+    assert said.headline.startswith("With one seed, IMP keeps its accuracy: ")
     assert said.notes[0].endswith("cannot be told from guessing with 10 classes: LOMP (11.00%).")
 
 
 def test_a_collapse_at_every_sparsity_is_no_lack_of_training(results_file):
     said = answer(read_with(results_file, {"lomp": {0.98: 0.8}, "imp": {0.98: 0.79}}), "mlp-digits")
-    assert said.headline.startswith("With one seed: No method stays within 0.5 points")
+    assert said.headline.startswith("With one seed, no method stays within 0.5 points")
     assert said.highest == (
         "At 98%, the highest sparsity tested, no method can be told from guessing: the best, IMP, has 11.00% "
         "with 10 classes.",
@@ -262,7 +262,7 @@ def test_a_collapse_at_every_sparsity_is_no_lack_of_training(results_file):
 
 def test_without_a_number_of_classes_nothing_is_said_of_guessing(results_file):
     said = answer(read_with(results_file, {"lomp": {0.9: 0.0}}, dense=0.1, num_classes=None), "mlp-digits")
-    assert said.headline.startswith("With one seed: LOMP keeps its accuracy")
+    assert said.headline.startswith("With one seed, LOMP keeps its accuracy")
 
 
 def test_an_interval_that_reaches_down_to_guessing_names_no_closest_and_no_limit(results_file):

@@ -4,12 +4,12 @@ import io
 from rich.console import Console
 
 from reports._results import Results
-from reports.terminal import terminal_table
+from reports.terminal import terminal_report
 
 
 def printed(results, width=160):
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None).print(terminal_table(results))
+    Console(file=stream, width=width, color_system=None).print(terminal_report(results))
     return stream.getvalue()
 
 
@@ -39,6 +39,15 @@ def test_a_usual_study_fits_eighty_columns_without_breaking_a_line(results_file)
 def test_intervals_that_are_cut_take_no_more_room(results_file):
     results = Results.read(results_file(sparsities=(0.8, 0.9, 0.95, 0.98), seeds=(0, 1)))
     assert "…" not in printed(results, width=80)
+
+
+def test_sentences_are_as_wide_as_the_terminal_however_narrow_the_table_is(results_file):
+    lines = printed(Results.read(results_file(methods=("lomp",), sparsities=(0.8,), seeds=(0, 1))), width=100)
+    told = [line for line in lines.splitlines() if "LOMP keeps its accuracy" in line]
+    assert len(told[0]) > 80
+    assert all(len(line) <= 100 for line in lines.splitlines())
+    wide = printed(Results.read(results_file(methods=("lomp",), sparsities=(0.8,), seeds=(0, 1))), width=400)
+    assert len(wide.splitlines()) < len(lines.splitlines())
 
 
 def test_one_seed_prints_no_interval(results_file):

@@ -65,6 +65,7 @@ def test_what_is_made_small() -> None:
     tried = task(training=steps, recipes={"imp": {"epochs": 160, "milestones": [80]}})
     small = smoke(study(methods=list(METHODS), options={"imp": {"rewind_step": 500}}), {"small": tried})
     assert small.study.name == "grid-smoke"
+    assert small.study.smoke_of == "grid"
     assert (small.study.seeds, small.study.sparsities, small.study.methods) == ((3,), (0.9,), METHODS)
     for method in METHODS:
         recipe = small.tasks["small"].recipe(method)
