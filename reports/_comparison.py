@@ -1,4 +1,4 @@
-"""Which method keeps its accuracy longest and which is ahead at the highest sparsity, as far as the seeds can tell."""
+"""Which method keeps its accuracy longest, as far as the seeds can tell."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
