@@ -113,7 +113,9 @@ class _Pool:
         patience = Patience(hire_s=math.inf)
         probe_map = RayProbeMap(num_gpus or self.workers, cell.threads, min(1, num_gpus), patience=patience)
         # A sharded cell only waits for its actors, which take the CPUs; if it held one, two could block each other.
-        task = self.ray.remote(max_retries=0)(_attempt).options(
+        # Where there are GPUs, a process computes one cell: it keeps their memory, and sees those of its first task.
+        # Ray does so by itself if the task was declared with GPUs; here it learns of them by its options, too late.
+        task = self.ray.remote(max_retries=0, max_calls=1 if num_gpus else 0)(_attempt).options(
             num_cpus=0 if sharded else cell.threads * cell.processes,
             num_gpus=0 if sharded else _num_gpus(cell, self.workers, num_gpus),
             name=cell.title,

@@ -180,6 +180,48 @@ def build():
 """
 
 
+# A user's network that leaves the number of each process that builds it.
+SIGNING_MODEL = """
+import os
+from pathlib import Path
+from torch import nn
+
+def build():
+    with (Path(__file__).parent / "signed").open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+@pytest.mark.slow
+def test_where_there_are_gpus_each_cell_has_a_process_of_its_own(
+    tmp_path: Path, run_with: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "signing_network.py").write_text(SIGNING_MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(ray_pool.torch.cuda, "device_count", lambda: 1)  # Ray counts GPUs, and looks for none
+    settings = (
+        'methods=["dense"]',
+        "sparsities=[0.5]",
+        "seeds=[0, 1]",
+        "analyses=[]",
+        "training.epochs=1",
+        'model="signing_network:build"',
+        "model_options={}",
+    )
+    try:
+        plan = make_plan(*read_study("quickstart", settings))
+        (tmp_path / "signed").unlink()
+        run = run_with(ray_pool, plan, tmp_path / "ray", workers=1)
+    finally:
+        sys.modules.pop("signing_network", None)
+    assert {(outcome.status, outcome.message) for outcome in run.outcomes} == {("done", "")}
+    signed = set((tmp_path / "signed").read_text().split())
+    assert len(signed) == len(plan.cells) > 1
+    assert str(os.getpid()) not in signed
+
+
 @pytest.mark.slow
 def test_cells_at_a_time_are_more_than_gpus(
     tmp_path: Path, run_with: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
