@@ -1,7 +1,8 @@
 """One of the processes that compute cells of one job at once: python -m launchers._cell_process, a child of the job's.
 
 The first line that comes says which element of which submission; later ones are keys of its cells, "save" and "stop".
-What it sends back, for each cell, is how that ended. The study's folder is told by this process itself.
+What it sends back, for each cell, is that it has come to it, and how that ended. The study's folder is told by this
+process itself.
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ from queue import SimpleQueue
 from launchers._element import Element
 from launchers._submission import SubmissionFolder
 from suite.child_process import Word
+from suite.environment import gpu_is_lost
 from suite.errors import UserError
 from suite.parent_process import Parent
 from suite.plan import Cell
@@ -34,15 +36,19 @@ def main() -> None:
     cells, ancestors = folder.read_element(element.number, element.index)
     cell_of = {cell.id.key: cell for cell in cells}
     while True:
-        parent.say(_tried(element, cell_of[orders.get()], ancestors))
+        cell = cell_of[orders.get()]
+        parent.say({"event": "begun"})
+        parent.say(_tried(element, cell, ancestors))
 
 
 def _tried(element: Element, cell: Cell, ancestors: dict[str, list[str]]) -> Word:
     """Compute a cell, and return how that ended."""
     try:
-        return {"event": "ended", "status": element.run(cell, ancestors).status}
+        status = element.run(cell, ancestors).status
+        return {"event": "ended", "status": status, "gpu_is_lost": status == "failed" and gpu_is_lost()}
     except Interrupted as left:
-        return {"event": "interrupted", "text": str(left)}
+        has_begun = cell.id.key in element.at_work
+        return {"event": "interrupted" if has_begun else "stopped", "text": str(left)}
     except UserError as error:
         return {"event": "refused", "text": str(error)}
 

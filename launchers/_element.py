@@ -82,6 +82,10 @@ class Element:
         del self.at_work[cell.id.key]
         self.saved[cell.id.key] = what
 
+    def put_back(self, cell: Cell) -> None:
+        """Take note of a cell that is at work no more, and has no end yet."""
+        del self.at_work[cell.id.key]
+
     def tell(self, event: dict[str, Any]) -> None:
         """Tell the study's folder something, with when and where.
 

@@ -33,7 +33,7 @@ class _Begun(_Event):
 
 
 class _Left(_Event):
-    event: Literal["left", "paused", "stayed"]
+    event: Literal["left", "paused", "stayed", "lost"]
     cell: str
     message: str
 

@@ -72,6 +72,8 @@ def _line(event: Mapping[str, Any], job: str) -> str:
         return f"{event.get('time_utc', '')} {in_words(event)}"
     if event.get("event") in ("left", "paused", "stayed"):
         return f"{event.get('time_utc', '')} was warned{where}: {event.get('message', '')}"
+    if event.get("event") == "lost":
+        return f"{event.get('time_utc', '')} was lost{where}: {event.get('message', '')}"
     if event.get("event") != "ended":
         return f"{event.get('time_utc', '')} began{where}"
     why = f": {event['message']}" if event.get("message") else ""

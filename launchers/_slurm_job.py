@@ -5,16 +5,20 @@ submitit pickles the name of `run_element` and plain values; everything else is 
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+import torch
 
 from launchers._cells_at_once import run_at_once
 from launchers._element import WELL, Element
 from launchers._job_probes import JobProbes
 from launchers._submission import SubmissionFolder
 from launchers._warning import heeded, least_s
+from suite.environment import gpu_is_lost
+from suite.plan import Cell
 from suite.training.checkpoint import Interrupted
 
 MAX_REQUEUES = 50  # of an element by itself; preemptions and lost nodes are not counted
@@ -36,7 +40,7 @@ def run_element(
         index: of the element.
         scratch: folder on this node for temporary files.
         time_min: the job's time limit.
-        at_once: cells that are computed at a time, each in a process of its own; 1: one after the other, in this one.
+        at_once: cells that are computed at a time, each in a process of its own; 1: one after the other.
 
     Raises:
         CellsFailed: some of its cells have no record now.
@@ -56,14 +60,40 @@ def run_element(
             JobProbes(folder.path / "ray", say, scratch) as probes,
             heeded(element.notice, element.num_requeues() < MAX_REQUEUES, element.has_progress, least_s(time_min)),
         ):
-            if min(at_once, len(todo)) > 1:
+            if _in_children(todo, at_once, probes):
                 failed += run_at_once(element, todo, at_once)
             else:
-                failed += sum(element.run(cell, ancestors, probes).status not in WELL for cell in todo)
+                failed += _one_after_the_other(element, todo, ancestors, probes)
     except Interrupted as left:
         element.leave(str(left))
     if failed:
         raise CellsFailed(f"{failed} of {len(cells)} cells failed; espalier status {study} says why")
+
+
+def _in_children(cells: Sequence[Cell], at_once: int, probes: JobProbes) -> bool:
+    """Return whether cells are computed by children of this process.
+
+    On a GPU one after the other as well: an error of one cell may take the GPU from its process, and so from those
+    after it. Workers for the probes of a cell are this process's own to ask.
+    """
+    if len(cells) < 2:
+        return False
+    return at_once > 1 or (torch.cuda.is_available() and not any(probes.spread(cell) for cell in cells))
+
+
+def _one_after_the_other(
+    element: Element, cells: Sequence[Cell], ancestors: dict[str, list[str]], probes: JobProbes
+) -> int:
+    """Run cells in this process; return how many have no record in the end."""
+    failed = 0
+    for number, cell in enumerate(cells, 1):
+        status = element.run(cell, ancestors, probes).status
+        failed += status not in WELL
+        if status == "failed" and number < len(cells) and gpu_is_lost():
+            raise CellsFailed(
+                f"{cell.title} has failed, and taken the GPU from its job; {len(cells) - number} are left"
+            )
+    return failed
 
 
 @contextmanager

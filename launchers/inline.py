@@ -6,6 +6,8 @@ from pathlib import Path
 from launchers._events import Advanced, Finished, Report, Started
 from launchers._schedule import Schedule
 from suite.attempt import Outcome, attempt
+from suite.environment import gpu_is_lost
+from suite.errors import UserError
 from suite.plan import Cell, Plan
 from suite.store import Store
 
@@ -24,6 +26,9 @@ def run(plan: Plan, folder: Path, *, workers: int, report: Report) -> list[Outco
 
     Returns:
         One outcome per cell, in the plan's order.
+
+    Raises:
+        UserError: the folder takes no more files, or a cell has taken the GPU from this process.
     """
     del workers
     schedule = Schedule(plan, Store(folder))
@@ -34,6 +39,11 @@ def run(plan: Plan, folder: Path, *, workers: int, report: Report) -> list[Outco
         outcome = attempt(cell, folder, progress=_progress_of(cell, report))
         for ended in schedule.finish(outcome):
             report(Finished(ended))
+        if outcome.status == "failed" and not schedule.finished and gpu_is_lost():
+            raise UserError(
+                f"{cell.title} has failed ({outcome.message}), and every later cell of this process would: its GPU is "
+                "lost to it. Run the same command again with --launcher ray, which has a process for each cell."
+            )
     return [schedule.outcomes[cell.id.key] for cell in plan.cells]
 
 

@@ -52,6 +52,20 @@ def best_device() -> str:
     return "cuda"
 
 
+def gpu_is_lost() -> bool:
+    """Return whether an error has taken the GPU from this process: each later call of CUDA in it would fail as well.
+
+    So does a failed assertion in a kernel, or memory of the GPU that is damaged; another process may go on.
+    """
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
 def hardware(device: str) -> str:
     """Return the name of what computes on a device, "cpu" or "cuda": equal names give equal bits."""
     return torch.cuda.get_device_name() if device == "cuda" else _processor()

@@ -13,16 +13,19 @@ from typing import Any
 
 import pytest
 
-from launchers import _cells_at_once, inline, slurm
+from launchers import _cell_process, _cells_at_once, inline, slurm
+from launchers._element import Element
 from launchers._logs import cell_log
 from launchers._profile import Profile
 from launchers._slurm_cluster import SlurmCluster
+from launchers._slurm_job import CellsFailed, run_element
 from launchers._standing import overview
 from launchers._submission import SubmissionFolder, submissions
 from suite.plan import Cell, Plan
 from suite.planner import make_plan
 from suite.store import Store
 from suite.study import read_study
+from suite.training.checkpoint import Notice
 from tests.launchers.fake_slurm import FakeSlurm
 
 SETTINGS = ('methods=["random"]', "sparsities=[0.8]", "seeds=[0, 1, 2, 3]", "analyses=[]", "training.epochs=1")
@@ -119,20 +122,41 @@ def test_a_free_process_takes_the_next_cell_and_the_records_are_those_of_one_aft
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_fails_its_own_cell_and_another_one_takes_its_place(
+def test_a_cell_whose_process_is_killed_is_tried_once_more_alone(
+    plan: Plan, fake: FakeSlurm, study: Path, pack: list[Cell]
+) -> None:
+    bad, others = pack[0], pack[1:]
+    (study / f"kill-{bad.id.key}").write_text("1")
+    assert fake.run(first_job(study)) == ""
+    assert [event["event"] for event in told_of(study, bad)] == ["started", "lost", "started", "ended"]
+    # The others had ended when it was tried again, and no other process was left.
+    assert [event["cell"] for event in told(study)[-2:]] == [bad.id.key] * 2
+    assert (study / f"begun-{bad.id.key}").read_text() not in {
+        (study / f"begun-{cell.id.key}").read_text() for cell in others
+    }
+    ended = [event for event in told(study) if event["event"] == "ended"]
+    assert [(event["status"], event["message"]) for event in ended] == [("done", "")] * len(pack)
+    standing = next(each for each in overview(plan, study, SlurmCluster()).cells if each.name == bad.id.name)
+    tries = cell_log(bad, standing, study, 9).tries
+    assert "was lost" in tries[1]
+    assert tries[1].endswith("its process was ended by signal 9 (SIGKILL); it is tried once more, alone")
+
+
+@pytest.mark.slow
+def test_a_cell_whose_process_is_killed_alone_as_well_fails(
     plan: Plan, fake: FakeSlurm, study: Path, pack: list[Cell]
 ) -> None:
     bad = pack[1]
     (study / f"kill-{bad.id.key}").touch()
     assert fake.run(first_job(study)).startswith("CellsFailed: 1 of 4 cells failed; ")
     last = {event["cell"]: event for event in told(study)}
-    assert last.pop(bad.id.key)["status"] == "failed"
-    message = told_of(study, bad)[-1]["message"]
-    assert message == (
-        "the process of this cell was ended by signal 9 (SIGKILL), with up to 2 cells at once in its job; is there "
-        "enough memory? Raise memory_gib of the profile or lower cells_at_once, then run espalier retry "
-        f"{study}"
+    end = last.pop(bad.id.key)
+    assert (end["status"], end["attempts"]) == ("failed", 2)
+    message = (
+        "the process of this cell was ended by signal 9 (SIGKILL), alone in its job as well; is there enough memory? "
+        f"Raise memory_gib of the profile, then run espalier retry {study}"
     )
+    assert end["message"] == message
     assert {event["status"] for event in last.values()} == {"done"}
     standing = {each.name: each for each in overview(plan, study, SlurmCluster()).cells}
     assert standing[bad.id.name].state == "failed"
@@ -141,6 +165,66 @@ def test_a_process_that_is_killed_fails_its_own_cell_and_another_one_takes_its_p
     slurm.submit(plan, study, PROFILE, SlurmCluster())
     assert fake.run(submissions(study)[1].arrays[0].ids[0]) == ""
     assert all(Store(study).is_committed(cell.id) for cell in pack)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_gone_before_it_begins_is_no_fault_of_its_cell(
+    fake: FakeSlurm, study: Path, pack: list[Cell]
+) -> None:
+    unlucky, hopeless = pack[1:3]
+    (study / f"die-{unlucky.id.key}").write_text("12")
+    (study / f"die-{hopeless.id.key}").touch()
+    assert fake.run(first_job(study)).startswith("CellsFailed: 1 of 4 cells failed; ")
+    assert [event["event"] for event in told_of(study, unlucky)] == ["started", "ended"]
+    (end,) = told_of(study, hopeless)
+    assert (end["status"], end["attempts"]) == ("failed", _cells_at_once.MOST_STARTS)
+    assert end["message"].startswith("the process of this cell was ended by signal 9 (SIGKILL) before it began; ")
+    assert all(Store(study).is_committed(cell.id) for cell in pack if cell is not hopeless)
+
+
+@pytest.mark.slow
+def test_when_the_folder_takes_no_more_files_the_others_are_saved_first(
+    fake: FakeSlurm, study: Path, pack: list[Cell]
+) -> None:
+    training, refused, *others = pack
+    for name in ("gate", "refuse-later", f"refuse-{refused.id.key}"):
+        (study / name).touch()
+
+    def refuse() -> None:
+        until(lambda: len(list(study.glob("begun-*"))) == 2)
+        (study / "refuse-later").unlink()
+        until(lambda: bool(list(study.glob("stopped-*"))))
+        (study / "gate").unlink()
+
+    with meanwhile(refuse):
+        assert fake.run(first_job(study)) == "UserError: the folder cannot be written"
+    assert list(Store(study).checkpoint_path(training.id).rglob("*.h5"))
+    assert not [event for cell in others for event in told_of(study, cell)]
+    assert not list((study / "cells").glob("*.claim-*"))
+
+
+@pytest.mark.slow
+def test_on_gpus_cells_are_computed_in_a_child_and_another_one_when_its_gpu_is_lost(
+    study: Path, pack: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # in this process alone
+    bad, *others = pack
+    (study / f"assert-{bad.id.key}").touch()
+    with pytest.raises(CellsFailed, match="1 of 4 cells failed; "):
+        run_element(str(study), submissions(study)[0].name, 0, 0, None, 20, 1)
+    assert [event["event"] for event in told(study)] == ["started", "ended"] * 4
+    assert told_of(study, bad)[-1]["message"] == "CUDA error: device-side assert triggered"
+    assert all(Store(study).is_committed(cell.id) for cell in others)
+    first, *workers = [(study / f"begun-{cell.id.key}").read_text() for cell in pack]
+    assert len(set(workers)) == 1
+    assert len({first, *workers, str(os.getpid())}) == 3
+
+
+def test_a_cell_that_comes_after_the_stop_was_not_begun(study: Path, pack: list[Cell]) -> None:
+    folder = SubmissionFolder(study, submissions(study)[0].name)
+    element = Element(folder, 0, 0, Notice(stop=True), num_done=1)
+    assert _cell_process._tried(element, pack[0], {})["event"] == "stopped"
+    assert not told(study)
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ import pytest
 
 from launchers import inline
 from launchers._events import Advanced, Event, Finished, Started
+from suite.attempt import Outcome
 from suite.errors import UserError
-from suite.plan import Plan
-from suite.store import Store
+from suite.plan import Cell, Plan
+from suite.store import CellId, Store
 
 Stamps = Callable[[Path], dict[str, tuple[int, int]]]
 
@@ -125,6 +126,26 @@ def test_a_crash_inside_a_cell_names_its_log(tiny_plan: Plan, run_with: Callable
     assert outcome.message.endswith(f"(see {log})")
     assert log.read_text().startswith(dense.title)
     assert "Traceback" in log.read_text()
+
+
+def test_a_cell_that_takes_the_gpu_from_the_process_stops_the_run(
+    tiny_plan: Plan, run_with: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[CellId] = []
+
+    def failing(cell: Cell, *more: Any, **options: Any) -> Outcome:
+        tried.append(cell.id)
+        return Outcome(cell.id, "failed", "CUDA error: device-side assert triggered")
+
+    others = [cell for cell in tiny_plan.cells if not cell.inputs]
+    plan = dataclasses.replace(tiny_plan, cells=(*others, dataclasses.replace(others[0], id=CellId("dense", "0" * 64))))
+    monkeypatch.setattr(inline, "attempt", failing)
+    monkeypatch.setattr(inline, "gpu_is_lost", lambda: True)
+    message = r"has failed \(CUDA error: device-side assert triggered\), and every later cell of this process would: "
+    with pytest.raises(UserError, match=f"{message}.* --launcher ray, which has a process for each cell"):
+        run_with(inline, plan, tmp_path)
+    assert len(tried) == 1
+    assert len(plan.cells) > 1
 
 
 def test_a_folder_that_takes_no_files_stops_the_run(

@@ -4,16 +4,19 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import submitit
 
-from launchers import inline, slurm
+from launchers import _slurm_job, inline, slurm
+from launchers._element import Element
 from launchers._profile import Profile
 from launchers._slurm_cluster import SlurmCluster
 from launchers._slurm_job import run_element
 from launchers._submission import SubmissionFolder, submissions
-from suite.plan import Plan
+from suite.attempt import Outcome
+from suite.plan import Cell, Plan
 from suite.store import Store
 from tests.launchers.fake_slurm import FakeSlurm
 
@@ -71,3 +74,36 @@ def test_an_element_whose_cell_fails_ends_with_an_error_and_those_after_it_name_
     assert len(jobs) >= 2
     assert ended
     assert all(lost.id.name in event["message"] for event in ended)
+
+
+def test_where_a_cell_has_taken_the_gpu_those_after_it_are_not_begun(
+    tiny_plan: Plan, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    element = Element(SubmissionFolder(study, "none"), 0, 0)
+    bad, *others = tiny_plan.cells
+    begun: list[Cell] = []
+
+    def run(cell: Cell, *more: Any) -> Outcome:
+        begun.append(cell)
+        return Outcome(cell.id, "failed" if cell is bad else "done")
+
+    monkeypatch.setattr(element, "run", run)
+    monkeypatch.setattr(_slurm_job, "gpu_is_lost", lambda: True)
+    with pytest.raises(_slurm_job.CellsFailed, match=f"taken the GPU from its job; {len(others)} are left$"):
+        _slurm_job._one_after_the_other(element, [others[0], bad, *others], {}, Mock())
+    assert begun == [others[0], bad]
+    assert _slurm_job._one_after_the_other(element, [*others, bad], {}, Mock()) == 1
+
+
+def test_on_a_gpu_cells_are_computed_in_a_child_unless_their_probes_are_spread(
+    tiny_plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, spread, cells = Mock(), Mock(), tiny_plan.cells
+    alone.spread.return_value = False
+    spread.spread.side_effect = lambda cell: cell is cells[-1]
+    assert not _slurm_job._in_children(cells, 1, alone)
+    assert _slurm_job._in_children(cells, 2, alone)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert _slurm_job._in_children(cells, 1, alone)
+    assert not _slurm_job._in_children(cells, 1, spread)
+    assert not _slurm_job._in_children(cells[:1], 1, alone)

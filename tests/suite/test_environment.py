@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from suite.environment import PACKAGES, VARIABLES, commit, environment
+from suite.environment import PACKAGES, VARIABLES, commit, environment, gpu_is_lost
 
 
 def test_nothing_but_the_allow_list_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +45,16 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> N
         assert commit() == "unknown"
     finally:
         commit.cache_clear()
+
+
+def test_a_gpu_is_lost_when_an_earlier_error_fails_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asserted() -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr("torch.cuda.synchronize", asserted)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: False)
+    assert not gpu_is_lost()
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    assert gpu_is_lost()
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    assert not gpu_is_lost()
