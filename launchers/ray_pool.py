@@ -3,7 +3,7 @@
 import math
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from suite.store import Store
 NAME = "ray"
 DESCRIPTION = "a private Ray on this machine: cells in parallel, probes of a spectrum as actors"
 RAY_UNITS = 10_000  # the parts of a GPU that Ray counts
-MAX_ATTEMPTS = 3  # tries per cell when its worker, or a process of it, dies; an error inside is not tried again
+MAX_ATTEMPTS = 3  # tries per cell when its worker dies; an error inside is not tried again
 
 
 def run(plan: Plan, folder: Path, *, workers: int, report: Report) -> list[Outcome]:
@@ -39,8 +39,7 @@ def run(plan: Plan, folder: Path, *, workers: int, report: Report) -> list[Outco
         report: called with every event.
 
     Returns:
-        One outcome per cell, in the plan's order. A cell whose worker, or one of whose processes, was
-            killed is tried MAX_ATTEMPTS times.
+        One outcome per cell, in the plan's order. A cell whose worker was killed is tried MAX_ATTEMPTS times.
 
     Raises:
         UserError: a cell needs more GPUs than there are.
@@ -139,10 +138,7 @@ class _Pool:
                 Store(self.folder).log_path(cell.id).write_text(f"{cell.title}\n\n{reason}\n")
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from None  # a full disk, say: the run cannot go on
-        if outcome.is_lost and tries < MAX_ATTEMPTS:
-            self.schedule.again(cell)
-            return
-        for ended in self.schedule.finish(Outcome(**{**vars(outcome), "attempts": tries})):
+        for ended in self.schedule.finish(replace(outcome, attempts=tries + outcome.attempts - 1)):
             self.report(Finished(ended))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,7 @@ from suite.training.checkpoint import Notice, Trainings
 from suite.training.data_parallel import Ranks
 
 log = logging.getLogger(__name__)
+MOST_TRIES = 3  # of a cell that loses one of its processes; an error inside it would come again
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,7 @@ class Outcome:
         message: one line that explains a failure.
         wall_s: seconds of this try.
         host: where it ran.
-        attempts: tries so far, lost workers included.
-        is_lost: of a failure: a process of the cell was killed, and another try may end otherwise.
+        attempts: tries so far, those included whose worker, or one of whose processes, was lost.
     """
 
     cell: CellId
@@ -56,7 +57,6 @@ class Outcome:
     wall_s: float = 0.0
     host: str = ""
     attempts: int = 1
-    is_lost: bool = False
 
 
 def attempt(
@@ -71,8 +71,9 @@ def attempt(
 ) -> Outcome:
     """Run a cell whose inputs are committed, and commit its record.
 
-    What goes wrong inside the cell is an outcome, explained in the folder's logs. While somebody else computes the
-    same cell in the same folder (suite.claim), his record, or his failure, is waited for.
+    What goes wrong inside the cell is an outcome, explained in the folder's logs; a cell that loses one of several
+    processes is tried again first. While somebody else computes the same cell in the same folder (suite.claim), his
+    record, or his failure, is waited for.
 
     assignment: what gave the cell to this process, for a launcher that tries again after a process was lost.
     notice: by which the launcher may have a training saved, or stopped, on the way.
@@ -169,17 +170,21 @@ def _computed(
     stream: bool | None,
 ) -> Outcome:
     """Compute a claimed cell. A failure is written down while the claim is held: whoever waits shall find it."""
-    try:
-        if cell.processes > 1:
-            run_in_ranks(cell, store.folder, notice=notice, progress=progress, stream=stream)
-        else:
-            compute(cell, store.folder, notice=notice, progress=progress, probe_map=probe_map, stream=stream)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
-            raise
-        return _failed(cell, store, error, start)
+    for tried in count(1):
+        try:
+            if cell.processes > 1:
+                run_in_ranks(cell, store.folder, notice=notice, progress=progress, stream=stream)
+            else:
+                compute(cell, store.folder, notice=notice, progress=progress, probe_map=probe_map, stream=stream)
+            break
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+                raise
+            if not isinstance(error, RankLost) or tried == MOST_TRIES:
+                return _failed(cell, store, error, start, tried)
+            log.warning("%s is tried again: %s", cell.title, error)
     store.log_path(cell.id).unlink(missing_ok=True)
-    return Outcome(cell.id, "done", "", time.monotonic() - start, platform.node())
+    return Outcome(cell.id, "done", "", time.monotonic() - start, platform.node(), tried)
 
 
 def _has_ended(cell: Cell, store: Store, before: int) -> bool:
@@ -207,10 +212,9 @@ def _telling(cell: Cell, progress: Callable[[float, str], None]) -> Callable[[Ow
     return tell
 
 
-def _failed(cell: Cell, store: Store, error: Exception, start: float) -> Outcome:
+def _failed(cell: Cell, store: Store, error: Exception, start: float, tried: int = 1) -> Outcome:
     message = _explain(error, cell, store)
-    is_lost = isinstance(error, RankLost)
-    return Outcome(cell.id, "failed", message, time.monotonic() - start, platform.node(), is_lost=is_lost)
+    return Outcome(cell.id, "failed", message, time.monotonic() - start, platform.node(), tried)
 
 
 @contextmanager

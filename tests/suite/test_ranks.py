@@ -292,7 +292,31 @@ def test_a_notice_reaches_the_training(plan_of: Any, new_store: Any, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_cell(plan_of: Any, new_store: Any, tmp_path: Path) -> None:
+def test_a_cell_that_loses_a_process_is_tried_again_before_anybody_hears_of_it(
+    plan_of: Any, new_store: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cell, store = dense(plan_of(2, gated=True)), new_store("out")
+    running = Running(cell, store, tmp_path)
+    others: list[Outcome] = []
+    second = threading.Thread(target=lambda: others.append(attempt(cell, store.folder)), daemon=True)
+    second.start()
+    os.kill(running.rank(1), signal.SIGKILL)
+    wait_until(lambda: len(running.pids()) == 4)
+    assert not store.log_path(cell.id).exists()
+    assert not others  # whoever waits for the cell goes on waiting
+    running.open()
+    outcome = running.end()
+    second.join(PATIENCE_S)
+    assert (outcome.status, outcome.attempts) == ("done", 2)
+    assert [each.status for each in others] == ["cached"]
+    assert f"{cell.title} is tried again: process 1 of 2 of this cell was ended by signal 9" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_cell(
+    plan_of: Any, new_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suite.attempt.MOST_TRIES", 1)
     cell, store = dense(plan_of(2, gated=True)), new_store("out")
     for number in (1, 0):
         running = Running(cell, store, tmp_path)
