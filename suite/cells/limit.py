@@ -200,9 +200,7 @@ class _Sweep:
 
     def _prune(self, sparsity: float) -> Masks:
         self.network.model.load_state_dict(self.dense)
-        count = num_removed(sparsity, self.nested.num_prunable)
-        self.nested.prune_to(count)
-        return self.nested.masks(count)
+        return self.nested.prune_to(num_removed(sparsity, self.nested.num_prunable))
 
     def _evaluated(self) -> dict[str, float]:
         model, splits = self.network.model, self.network.splits

@@ -35,26 +35,19 @@ class NestedMagnitudeMasks:
         self._places = _places_of_removal(self._dense)
         self.num_prunable = sum(weight.numel() for weight in self._dense.values())
 
-    def prune_to(self, num_removed: int) -> None:
-        """Set the num_removed smallest weights to zero and all others to what they were.
-
-        Raises:
-            ValueError: num_removed is out of range.
-        """
-        masks = self.masks(num_removed)
-        with torch.no_grad():
-            for name, weight in self._weights.items():
-                weight.copy_(torch.where(masks[name], self._dense[name], 0.0))
-
-    def masks(self, num_removed: int) -> Masks:
-        """Return what is kept at a count, for whoever trains on from there.
+    def prune_to(self, num_removed: int) -> Masks:
+        """Set the num_removed smallest weights to zero and all others to what they were; return which are kept.
 
         Raises:
             ValueError: num_removed is out of range.
         """
         if not 0 <= num_removed <= self.num_prunable:
             raise ValueError(f"num_removed={num_removed} is out of range. Expected: 0 to {self.num_prunable}.")
-        return {name: places >= num_removed for name, places in self._places.items()}
+        masks = {name: places >= num_removed for name, places in self._places.items()}
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(torch.where(masks[name], self._dense[name], 0.0))
+        return masks
 
     def __enter__(self) -> Self:
         """Change nothing."""
