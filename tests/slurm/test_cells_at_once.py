@@ -34,6 +34,7 @@ def test_two_cells_at_once_heed_a_warning_and_have_the_records_of_one_process(
     outcomes = drive.outcomes()
     assert {outcome.status for outcome in outcomes.values()} == {"done"}
     told = SubmissionFolder(out, submission.name).told(array.number, index)
+    assert not [event["message"] for event in told if event["event"] == "stayed"]
     by_cell = [[event["event"] for event in told if event["cell"] == cell.id.key] for cell in slow]
     assert sorted(by_cell) == [["started", "left", "started", "ended"], ["started", "paused", "started", "ended"]]
     assert [event["event"] for event in told].count("left") == 1
