@@ -107,4 +107,6 @@ def requeue() -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error).splitlines()[0]
-    return "" if not done.returncode else " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+    if done.returncode <= 0:  # below: Slurm ends the job that it has queued again, and met scontrol first
+        return ""
+    return " ".join(done.stderr.split()) or f"exit code {done.returncode}"

@@ -261,3 +261,24 @@ def test_progress_is_a_committed_cell_or_something_saved(tiny_plan: Plan, fake: 
     element.end(cell, "done")
     element.begin(tiny_plan.cells[1])
     assert element.has_progress()
+
+
+@pytest.mark.parametrize(
+    ("ending", "refused"),
+    [
+        ("exit 0", ""),
+        ("kill -TERM $$", ""),
+        ("exit 3", "exit code 3"),
+        ("echo 'Access denied' >&2; exit 1", "Access denied"),
+    ],
+)
+def test_a_scontrol_that_slurm_ends_with_the_job_has_queued_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, refused: str
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\n{ending}\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    assert _warning.requeue() == refused
