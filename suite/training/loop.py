@@ -26,7 +26,7 @@ from suite.training.schedules import learning_rate, num_steps, steps_per_epoch
 from suite.training.stepper import Stepper
 
 __all__ = ["VERSION", "History", "Hooks", "train"]
-VERSION = 2  # raise when the same recipe trains to other weights
+VERSION = 3  # raise when the same recipe trains to other weights, or its epochs are evaluated to other numbers
 
 Progress = Callable[[float, str], None]
 
