@@ -77,6 +77,15 @@ def test_a_pruned_network_better_than_its_dense_one_tells_that_it_is_under_train
     assert said.notes == ((told,) if is_told else ())
 
 
+@pytest.mark.parametrize(("drop", "is_told"), [(-0.006, False), (-0.03, True)])
+def test_a_dense_network_is_not_blamed_for_what_the_seeds_do(results_file, drop, is_told):
+    results = read_with(results_file, {"lomp": {0.8: 0.0, 0.9: drop}}, seeds=(0, 1))
+    noise = results.rows["seed"].map({0: -0.01, 1: 0.01}).where(results.rows["sparsity"] == 0.9, 0.0)
+    rows = results.rows.assign(test_accuracy=results.rows["test_accuracy"] - noise)
+    notes = answer(dataclasses.replace(results, rows=rows), "mlp-digits").notes
+    assert any("under-trained" in note for note in notes) == is_told
+
+
 def test_a_method_with_only_part_of_its_results_is_never_the_closest(results_file):
     drops = {"lomp": {0.8: 0.1, 0.9: 0.2}, "imp": {0.8: 0.01, 0.9: 0.3}}
     results = read_with(results_file, drops, seeds=(0, 1))
