@@ -43,6 +43,7 @@ def plan(data_folder: Path) -> Plan:
 @pytest.fixture
 def pack(plan: Plan, fake: FakeSlurm, study: Path, monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """The cells of the first job in the queue, in its order; its children do what the study's folder says."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # pytest's own imports reach no child
     monkeypatch.setattr(_cells_at_once, "MODULE", "tests.launchers.disturbed_child")
     monkeypatch.setattr(_cells_at_once, "GRACE_S", 0.0)
     monkeypatch.setenv("DISTURBED_STUDY", str(study))

@@ -77,7 +77,7 @@ def test_a_cell_fails_with_the_line(
     store.prepare()
     monkeypatch.setattr(where, full)
     outcome = attempt(cell, store.folder)
-    assert (outcome.status, outcome.is_lost) == ("failed", False)
+    assert (outcome.status, outcome.attempts) == ("failed", 1)
     assert outcome.message == line(cell.config)
     assert "training.micro_batch_size to 16 or less" in outcome.message
     assert not store.is_committed(cell.id)
