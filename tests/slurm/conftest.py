@@ -120,9 +120,17 @@ class Cluster:
         return self._run("squeue", "--noheader").splitlines()
 
     def history(self, job: str) -> list[str]:
-        """Return the states of all attempts at a job, the latest last, as the accounting has them."""
+        """Return the states of all attempts at a job, the latest last, as the accounting has them; it may be busy."""
         words = ("--duplicates", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={job}")
-        return self._run("sacct", *words).split("\n")
+        found: list[str] = []
+
+        def is_told() -> bool:
+            asked = subprocess.run(["sacct", *words], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+            found[:] = [asked.stdout.strip() if asked.returncode == 0 else asked.stderr]
+            return asked.returncode == 0
+
+        assert _becomes(is_told, PATIENCE_S), f"sacct does not answer: {found[0]}"
+        return found[0].split("\n")
 
     def wait_for(self, job: str, state: str, attempt: int = 1) -> list[str]:
         """Wait until an attempt at a job is in a state; return the job's history."""
