@@ -19,6 +19,7 @@ from suite.training.schedules import learning_rate, num_steps, steps_per_epoch
 # whose mean is ten times that is confidently wrong on nearly every example, after it had been better than guessing.
 EXPLODED = 10.0
 _BEYOND_MEASURE_NATS = 1e4
+_HIGHEST_RATE = 10.0  # above it the learning rate is at fault, whatever it is multiplied with
 _TYPICAL_WEIGHT = 0.1  # as layers of some hundred inputs begin
 
 
@@ -129,7 +130,7 @@ class EpochLosses:
     def _penalised(self) -> tuple[str, str] | None:
         """Return cause and repair where a penalty alone moves weights past zero in every step; Adam bounds them."""
         recipe, rate = self.recipe, self.recipe.learning_rate
-        if recipe.optimiser != "sgd":
+        if recipe.optimiser != "sgd" or rate > _HIGHEST_RATE:
             return None
         if rate * recipe.weight_decay > 1:
             return (

@@ -126,6 +126,11 @@ def test_a_state_after_it_is_never_saved(recipe: Make, tmp_path: Path, monkeypat
         ({"weight_decay": 1e9}, "a weight decay of 1e+09 is too high", "Lower training.weight_decay, below 20."),
         ({"l1": 1e30}, "an L1 penalty of 1e+30 is too high", "Lower training.l1, far below 2."),
         ({"weight_decay": 19.0, "l1": 1.9}, "a learning rate of 0.05 is too high", "Lower training.learning_rate (it"),
+        (
+            {"l1": 1e-3, "learning_rate": 1e30},
+            "a learning rate of 1e+30 is too high",
+            "Lower training.learning_rate (it",
+        ),
         ({"l1": 1e30, "optimiser": "adam"}, "a learning rate of 0.05 is too high", "Lower training.learning_rate (it"),
     ],
 )
@@ -133,7 +138,7 @@ def test_a_state_after_it_is_never_saved(recipe: Make, tmp_path: Path, monkeypat
 def test_a_penalty_that_carries_weights_past_zero_is_named(
     recipe: Make, changes: dict[str, object], cause: str, repair: str, is_finite: bool
 ) -> None:
-    made = recipe(epochs=4, batch_size=10, learning_rate=0.05, warmup_epochs=1, **changes)
+    made = recipe(**{"epochs": 4, "batch_size": 10, "learning_rate": 0.05, "warmup_epochs": 1, **changes})
     losses = EpochLosses(made, 30, 0, CPU)
     losses.values[:] = torch.tensor([0.6, math.inf, 0.0])
     with pytest.raises(TrainingDiverged) as error:
