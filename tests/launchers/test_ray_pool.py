@@ -38,22 +38,27 @@ def build():
 
 
 @pytest.fixture
-def mortal_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Plan]:
-    """One dense cell and three that need it, on a network that may kill its worker; planned before there are tokens."""
-    (tmp_path / "mortal_network.py").write_text(MORTAL_MODEL)
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Plan]]:
+    """Write a network's module into tmp_path, which Ray's workers find as well, and plan a study of one epoch of it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    settings = (
-        'methods=["lomp"]',
-        "sparsities=[0.5]",
-        "seeds=[0]",
-        "analyses=[]",
-        "training.epochs=1",
-        'model="mortal_network:build"',
-        "model_options={}",
-    )
-    yield make_plan(*read_study("quickstart", (*settings, *getattr(request, "param", ()))))
-    sys.modules.pop("mortal_network", None)
+    modules = []
+
+    def plan(module: str, source: str, *settings: str) -> Plan:
+        (tmp_path / f"{module}.py").write_text(source)
+        modules.append(module)
+        common = ("sparsities=[0.5]", "analyses=[]", "training.epochs=1", "model_options={}")
+        return make_plan(*read_study("quickstart", (*common, f'model="{module}:build"', *settings)))
+
+    yield plan
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def mortal_plan(planned: Callable[..., Plan], request: pytest.FixtureRequest) -> Plan:
+    """One dense cell and three that need it, on a network that may kill its worker; planned before there are tokens."""
+    return planned("mortal_network", MORTAL_MODEL, 'methods=["lomp"]', "seeds=[0]", *getattr(request, "param", ()))
 
 
 @pytest.mark.slow
@@ -195,27 +200,12 @@ def build():
 
 @pytest.mark.slow
 def test_where_there_are_gpus_each_cell_has_a_process_of_its_own(
-    tmp_path: Path, run_with: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, planned: Callable[..., Plan], run_with: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "signing_network.py").write_text(SIGNING_MODEL)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(ray_pool.torch.cuda, "device_count", lambda: 1)  # Ray counts GPUs, and looks for none
-    settings = (
-        'methods=["dense"]',
-        "sparsities=[0.5]",
-        "seeds=[0, 1]",
-        "analyses=[]",
-        "training.epochs=1",
-        'model="signing_network:build"',
-        "model_options={}",
-    )
-    try:
-        plan = make_plan(*read_study("quickstart", settings))
-        (tmp_path / "signed").unlink()
-        run = run_with(ray_pool, plan, tmp_path / "ray", workers=1)
-    finally:
-        sys.modules.pop("signing_network", None)
+    plan = planned("signing_network", SIGNING_MODEL, 'methods=["dense"]', "seeds=[0, 1]")
+    (tmp_path / "signed").unlink()
+    run = run_with(ray_pool, plan, tmp_path / "ray", workers=1)
     assert {(outcome.status, outcome.message) for outcome in run.outcomes} == {("done", "")}
     signed = set((tmp_path / "signed").read_text().split())
     assert len(signed) == len(plan.cells) > 1
@@ -224,27 +214,12 @@ def test_where_there_are_gpus_each_cell_has_a_process_of_its_own(
 
 @pytest.mark.slow
 def test_cells_at_a_time_are_more_than_gpus(
-    tmp_path: Path, run_with: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, planned: Callable[..., Plan], run_with: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "meeting_network.py").write_text(MEETING_MODEL)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(ray_pool.torch.cuda, "device_count", lambda: 1)  # Ray counts GPUs, and looks for none
-    settings = (
-        'methods=["random"]',
-        "sparsities=[0.5]",
-        "seeds=[0, 1, 2]",
-        "analyses=[]",
-        "training.epochs=1",
-        'model="meeting_network:build"',
-        "model_options={}",
-    )
-    try:
-        plan = make_plan(*read_study("quickstart", settings))
-        (tmp_path / "meet").touch()
-        run = run_with(ray_pool, plan, tmp_path / "ray", workers=3)
-    finally:
-        sys.modules.pop("meeting_network", None)
+    plan = planned("meeting_network", MEETING_MODEL, 'methods=["random"]', "seeds=[0, 1, 2]")
+    (tmp_path / "meet").touch()
+    run = run_with(ray_pool, plan, tmp_path / "ray", workers=3)
     assert {(outcome.status, outcome.message) for outcome in run.outcomes} == {("done", "")}
     assert len(list(tmp_path.glob("here-*"))) >= 3
 
