@@ -166,24 +166,30 @@ def row(case: Case, seconds: Seconds, flops: float, ways: Ways, rows: int) -> li
     return cells
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure all networks and write results/training.json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def parsed(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """Add the options of all measurements of trainings, read the command line, and set the number of threads."""
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--clock", choices=list(CLOCKS), default="wall", help="cpu: of this process, so with --workers 0"
-    )
-    parser.add_argument("--workers", type=int, default=2, help="processes that load for the plain loop")
-    parser.add_argument("--cases", nargs="*", default=None, help="names of networks, default: all")
-    parser.add_argument("--ways", nargs="*", default=None, help="columns, default: all")
     parser.add_argument("--smoke", action="store_true", help="small sizes, not among the results")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
     chosen = parser.parse_args(arguments)
     if chosen.smoke and chosen.out == RESULTS:
         parser.error("--smoke writes no result of the project. Give --out DIR.")
     torch.set_num_threads(chosen.threads)
+    return chosen
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure all networks and write results/training.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: of this process, so with --workers 0"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that load for the plain loop")
+    parser.add_argument("--cases", nargs="*", default=None, help="names of networks, default: all")
+    parser.add_argument("--ways", nargs="*", default=None, help="columns, default: all")
+    chosen = parsed(parser, arguments)
     known = CPU_WAYS if chosen.device == "cpu" else GPU_WAYS
     ways = {name: known[name] for name in chosen.ways or known}
     cases = (SMOKE,) if chosen.smoke else CASES[chosen.device]

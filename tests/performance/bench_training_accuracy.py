@@ -6,7 +6,6 @@ Nothing is timed, so the machine need not be quiet. On a machine with a GPU `--d
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,8 +14,8 @@ from scipy import stats
 from suite.problem import evaluate
 from suite.splits import Split
 from suite.training.loop import train
-from tests.performance.bench_training import CPU_WAYS, NORMALISATION, PLAIN, Case, network, recipe
-from tests.performance.interleaved import RESULTS, Result, environment
+from tests.performance.bench_training import CPU_WAYS, NORMALISATION, PLAIN, Case, network, parsed, recipe
+from tests.performance.interleaved import Result, environment
 from tests.performance.learnable import pixels
 from tests.performance.plain_training import Images, PlainTraining
 
@@ -95,15 +94,8 @@ def difference_text(differences: np.ndarray) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Train all and write results/training_accuracy.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--device", choices=list(LEARNINGS), default="cpu")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--smoke", action="store_true", help="small sizes, not among the results")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
-    chosen = parser.parse_args(arguments)
-    if chosen.smoke and chosen.out == RESULTS:
-        parser.error("--smoke writes no result of the project. Give --out DIR.")
-    torch.set_num_threads(chosen.threads)
+    chosen = parsed(parser, arguments)
     learnings = (SMOKE,) if chosen.smoke else LEARNINGS[chosen.device]
     found = {each.case.model: accuracies(each, chosen.device, range(chosen.seeds)) for each in learnings}
     rows = [row(each, found[each.case.model]) for each in learnings]
